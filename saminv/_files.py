@@ -1,0 +1,108 @@
+"""Writing files so that a failure leaves nothing half-written, and says what is wrong before long work begins."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from ._errors import OutputError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or choose another folder",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "the file would be larger than this system allows; choose another folder or a smaller picture",
+    errno.EACCES: "you may not write there; choose another folder or change its permissions",
+    errno.EPERM: "you may not write there; choose another folder or change its permissions",
+    errno.EROFS: "that file system is read-only; choose another folder",
+    errno.ENOENT: "the folder does not exist; create it first",
+    errno.ENOTDIR: "a part of the path is a file where a folder is needed; choose another path",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+}
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; replace ``path`` by it on success, remove it on any error.
+
+    The temporary file has the suffix of ``path``, since some writers choose the format by it. Readers see either the
+    old file or the whole new one. An existing symbolic link is followed.
+
+    Raises:
+        OutputError: If the folder is missing or not writable, the disk is full, or ``path`` is a folder or a device.
+    """
+    target = _regular_target(path)
+    temporary = target.with_name(f".saminv-{secrets.token_hex(8)}{target.suffix}")
+    try:
+        # Not tempfile: its files are private to the user, and os.replace would keep them so.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"Cannot write {os.fspath(path)}: {_reason(error)}.") from error
+    finally:
+        # After os.replace the temporary name is gone already.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def ensure_folder(path: str | os.PathLike[str]) -> Path:
+    """Create the output folder ``path`` with its parents where absent, and make sure that files can be written in it.
+
+    Raises:
+        OutputError: If ``path`` or a parent is a file, or nothing can be written there.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permission bits do not tell about read-only or full disks: only writing does.
+        probe = folder / f".saminv-{secrets.token_hex(8)}"
+        with contextlib.ExitStack() as stack:
+            stack.callback(probe.unlink, missing_ok=True)
+            probe.write_bytes(b"\0")
+    except FileExistsError as error:
+        raise OutputError(f"Cannot use {folder} as output folder: it is a file; choose another path.") from error
+    except (OSError, ValueError) as error:
+        raise OutputError(f"Cannot use {folder} as output folder: {_reason(error)}.") from error
+    return folder
+
+
+def _regular_target(path: str | os.PathLike[str]) -> Path:
+    """Return the file that ``path`` stands for, links followed, after checking that it may be replaced."""
+    try:
+        target = Path(os.path.realpath(path))
+        exists, is_folder, folder_exists = os.path.lexists(target), target.is_dir(), target.parent.is_dir()
+    except (OSError, ValueError) as error:
+        raise OutputError(f"Cannot write {os.fspath(path)!r}: {_reason(error)}.") from error
+    if is_folder:
+        raise OutputError(f"Cannot write {os.fspath(path)!r}: it is a folder; add a file name.")
+    if exists and not target.is_file():
+        raise OutputError(f"Cannot write {os.fspath(path)}: it is not a regular file; choose another path.")
+    if exists and not os.access(target, os.W_OK):
+        raise OutputError(f"Cannot write {os.fspath(path)}: the file there is write-protected; choose another name.")
+    if not folder_exists:
+        raise OutputError(f"Cannot write {os.fspath(path)}: there is no folder {target.parent}; create it first.")
+    return target
+
+
+def _flush(path: Path) -> None:
+    """Force the file to the disk: some file systems report a full disk only then."""
+    # Opened for reading and writing, since Windows refuses to flush a file that is only read.
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    if code in _REASONS:
+        return _REASONS[code]
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")

@@ -1,0 +1,185 @@
+"""What a generator is to the rest of the library: named sites, a mapping, a synthesis, statistics of its latents."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._errors import InputError
+from .._registry import Registry
+from .._types import Features
+from ..sites import Site, Tap
+
+GENERATORS: Registry[Callable[..., AbstractGenerator]] = Registry("generator")
+
+GAUSSIANISE_SLOPE = 5.0
+"""LeakyReLU slope that undoes the last LeakyReLU(0.2) of the mapping (Wulff and Torralba, 2020, arXiv 2009.06529)."""
+
+STATISTICS_SAMPLES = 5000
+
+
+def gaussianise(w: Tensor) -> Tensor:
+    """LeakyReLU_5(w), which makes w nearly Gaussian. Any shape."""
+    return F.leaky_relu(w, GAUSSIANISE_SLOPE)
+
+
+@dataclass(frozen=True)
+class LatentStatistics:
+    """Moments of w and of v = LeakyReLU_5(w) over random samples of a mapping.
+
+    Attributes:
+        mean_w: Mean of w `[D]`.
+        mean_v: Mean of v `[D]`, the centre that Eq. 3.6 of the SAM report asks for.
+        mean_v_published: LeakyReLU_5 of the mean of w `[D]`, the centre that the published code uses.
+        inverse_covariance_w: `[D, D]`, float64.
+        inverse_covariance_v: `[D, D]`, float64.
+        factor_v: Lower Cholesky factor of the covariance of v `[D, D]`, float64.
+        label: The condition it was drawn for.
+    """
+
+    mean_w: Tensor
+    mean_v: Tensor
+    mean_v_published: Tensor
+    inverse_covariance_w: Tensor
+    inverse_covariance_v: Tensor
+    factor_v: Tensor
+
+    @classmethod
+    def from_samples(cls, w: Tensor, jitter: float = 1e-8) -> LatentStatistics:
+        """Estimate the moments from samples `[N, D]` (covariance divided by N - 1, plus ``jitter`` on the diagonal)."""
+        w = w.detach().double()
+        v = gaussianise(w)
+        eye = torch.eye(w.shape[1], dtype=w.dtype, device=w.device) * jitter
+        covariance_w, covariance_v = torch.cov(w.t()) + eye, torch.cov(v.t()) + eye
+        mean_w = w.mean(0)
+        return cls(
+            mean_w=mean_w,
+            mean_v=v.mean(0),
+            mean_v_published=gaussianise(mean_w),
+            inverse_covariance_w=torch.linalg.inv(covariance_w),
+            inverse_covariance_v=torch.linalg.inv(covariance_v),
+            factor_v=torch.linalg.cholesky(covariance_v),
+        )
+
+
+class AbstractGenerator(nn.Module, ABC):
+    """A generator with named sites.
+
+    Attributes:
+        sites: Every place where taps may act, by name.
+        image_size: (height, width) of the picture in pixels.
+        num_styles: Number of style slots L.
+        style_dim: Dimension D of a style.
+        z_dim: Dimension of the input noise.
+        label_dim: Number of classes, 0 without.
+        default_spaces: Spaces that a plain ``invert`` uses.
+    """
+
+    sites: Mapping[str, Site]
+    image_size: tuple[int, int]
+    num_styles: int
+    style_dim: int
+    z_dim: int
+    label_dim: int = 0
+    default_spaces: tuple[str, ...] = ("W+",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._statistics: dict[tuple[object, ...], LatentStatistics] = {}
+        self._feature_deviation: dict[str, Tensor] = {}
+        self._fingerprint: str | None = None
+
+    @abstractmethod
+    def mapping(self, z: Tensor, label: Tensor | int | None = None, truncation: float = 1.0) -> Tensor:
+        """Map noise `[B, z_dim]` to styles `[B, L, D]`."""
+
+    @abstractmethod
+    def synthesis(
+        self,
+        styles: Tensor,
+        taps: Iterable[Tap] = (),
+        *,
+        noise: str = "const",
+        truncation: float = 1.0,
+        until: str | Sequence[str] | None = None,
+    ) -> Tensor | Features:
+        """Render styles `[B, L, D]` with taps to an image `[B, 3, H, W]`, nominally in [-1, 1].
+
+        With ``until`` (one site or several), return the tensors at these sites, after their taps, and compute nothing
+        beyond the last of them.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def feature_sites(self) -> tuple[str, ...]:
+        """Names of the feature sites between a convolution and its toRGB, first layer first."""
+        return tuple(n for n, s in self.sites.items() if s.kind == "feature" and not n.endswith(".block"))
+
+    def site(self, name: str) -> Site:
+        """Return the site called ``name``.
+
+        Raises:
+            InputError: If the generator has none of that name; the message lists the sites of its kind.
+        """
+        if name not in self.sites:
+            raise InputError(f"This generator has no site {name!r}. It has: {', '.join(self.sites)}.")
+        return self.sites[name]
+
+    def freeze(self) -> AbstractGenerator:
+        """Switch to evaluation and ask no weight for a gradient. Returns itself."""
+        return self.eval().requires_grad_(False)
+
+    def sample_z(self, count: int, seed: int) -> Tensor:
+        """Standard normal noise `[count, z_dim]`, the same for a seed on every device."""
+        source = torch.Generator().manual_seed(seed)
+        return torch.randn(count, self.z_dim, generator=source).to(self.device, self.dtype)
+
+    @torch.no_grad()
+    def statistics(self, label: Tensor | int | None = None, samples: int = STATISTICS_SAMPLES) -> LatentStatistics:
+        """Moments of w for a label, from ``samples`` random mappings; computed once per label."""
+        key = (None if label is None else tuple(torch.as_tensor(label).flatten().tolist()), samples)
+        if key not in self._statistics:
+            z = self.sample_z(samples, seed=0)
+            w = torch.cat([self.mapping(part, label)[:, 0] for part in z.split(500)])
+            self._statistics[key] = LatentStatistics.from_samples(w)
+        return self._statistics[key]
+
+    @torch.no_grad()
+    def feature_deviation(self, site: str, samples: int = 32) -> Tensor:
+        """Standard deviation of each channel of a feature site `[C]` over random samples and positions."""
+        if site not in self._feature_deviation:
+            names = [n for n, s in self.sites.items() if s.kind == "feature" and n not in self._feature_deviation]
+            styles = self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+            chunks = [self.synthesis(part, until=names) for part in styles.split(8)]
+            for name in names:
+                stacked = torch.cat([chunk[name] for chunk in chunks])  # type: ignore[index]
+                self._feature_deviation[name] = stacked.std(dim=(0, 2, 3)).clamp_min(1e-6)
+        return self._feature_deviation[site]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names, shapes and canonical float32 values of all arrays; stored in every solution."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256()
+            for name, tensor in sorted(self.state_dict().items()):
+                array = np.ascontiguousarray(tensor.detach().cpu().contiguous().float().numpy())
+                digest.update(f"{name}{array.shape}".encode())
+                digest.update(array.tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint

@@ -1,0 +1,422 @@
+"""StyleGAN2 in plain torch, lean formulation.
+
+Layers are counted from 0 at 4x4, as in the SAM report: ``layers[l]`` writes the feature ``F<l>``, reads style slot l,
+and the toRGB that follows it reads slot l + 1.
+
+Reference:
+    Karras et al., 2020, arXiv 1912.04958 (architecture), arXiv 2006.06676 (clamp, labels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._errors import InputError
+from .._types import Features
+from ..ops.fir import upsample_rgb
+from ..ops.layer_epilogue import layer_epilogue
+from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
+from ..ops.to_rgb import to_rgb
+from ..sites import Frame, Site, Tap, Taps
+from ._base import AbstractGenerator
+
+ARCHITECTURES = ("skip", "orig", "resnet")
+NOISE_MODES = ("const", "random", "none")
+SLOPE = 0.2
+
+
+@dataclass(frozen=True)
+class StyleGAN2Config:
+    """Everything that fixes the shape of a StyleGAN2.
+
+    Attributes:
+        resolution: Side of the square canvas, a power of two from 8 up.
+        channel_base, channel_max: Channels at resolution r are ``min(channel_base // r, channel_max)``.
+        mapping_width: Width of the hidden mapping layers; ``w_dim`` where None.
+        learning_rate_multiplier: Runtime gain of the mapping layers.
+        embed_dim: Width of the label embedding; ``w_dim`` where None.
+        clamp: Bound on activations, None without.
+        crop: (height, width) of the picture in the middle of the canvas; the whole canvas where None.
+    """
+
+    resolution: int = 256
+    z_dim: int = 512
+    w_dim: int = 512
+    label_dim: int = 0
+    channel_base: int = 32768
+    channel_max: int = 512
+    mapping_layers: int = 8
+    mapping_width: int | None = None
+    learning_rate_multiplier: float = 0.01
+    embed_dim: int | None = None
+    architecture: str = "skip"
+    clamp: float | None = None
+    image_channels: int = 3
+    crop: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.resolution < 8 or self.resolution & (self.resolution - 1):
+            raise InputError(f"resolution must be a power of two from 8 up, got {self.resolution}.")
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(f"architecture must be one of {', '.join(ARCHITECTURES)}; got {self.architecture!r}.")
+        if self.crop is not None and not all(0 < side <= self.resolution for side in self.crop):
+            raise InputError(f"crop {self.crop} does not fit the canvas of {self.resolution} pixels.")
+
+    @property
+    def num_layers(self) -> int:
+        """Number of modulated 3x3 convolutions."""
+        return 2 * int(math.log2(self.resolution)) - 3
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the picture."""
+        return (self.crop[0], self.crop[1]) if self.crop else (self.resolution, self.resolution)
+
+    def layer_resolution(self, layer: int) -> int:
+        """Output side of convolution layer ``layer``."""
+        return 4 << ((layer + 1) // 2)
+
+    def channels(self, resolution: int) -> int:
+        """Channels at a resolution."""
+        return min(self.channel_base // resolution, self.channel_max)
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Divide each row of `[B, D]` by its root mean square."""
+    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class EqualLinear(nn.Module):
+    """Linear layer whose weight is scaled at run time by ``multiplier / sqrt(inputs)``."""
+
+    def __init__(self, inputs: int, outputs: int, bias: float = 0.0, multiplier: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) / multiplier)
+        self.bias = nn.Parameter(torch.full((outputs,), bias / multiplier))
+        self.gain, self.multiplier = multiplier / math.sqrt(inputs), multiplier
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.gain, self.bias * self.multiplier)
+
+
+class Mapping(nn.Module):
+    """Noise and label to w."""
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        embed = (config.embed_dim or config.w_dim) if config.label_dim else 0
+        hidden = [config.mapping_width or config.w_dim] * (config.mapping_layers - 1)
+        widths = [config.z_dim + embed, *hidden, config.w_dim]
+        self.embed = EqualLinear(config.label_dim, embed) if embed else None
+        self.layers = nn.ModuleList(
+            EqualLinear(a, b, multiplier=config.learning_rate_multiplier) for a, b in zip(widths, widths[1:])
+        )
+
+    def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        x = normalise(z)
+        if self.embed is not None:
+            x = torch.cat([x, normalise(self.embed(label))], dim=1)
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), SLOPE) * math.sqrt(2)
+        return x
+
+
+class _FrozenSquares:
+    """Kernel sums of squares, kept while the weight neither asks for a gradient nor changes."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._value: Tensor | None = None
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        if weight.requires_grad:
+            return squared_weight(weight)
+        key = (weight._version, weight.data_ptr(), weight.dtype, weight.device)
+        if self._value is None or key != self._key:
+            with torch.no_grad():
+                self._key, self._value = key, squared_weight(weight)
+        return self._value
+
+    def __deepcopy__(self, memo: object) -> _FrozenSquares:
+        return _FrozenSquares()
+
+
+class ModulatedLayer(nn.Module):
+    """Modulated convolution, noise, bias, leaky ReLU, gain, clamp: one feature ``F<l>``."""
+
+    def __init__(
+        self, inputs: int, outputs: int, resolution: int, style_dim: int, up: int, clamp: float | None
+    ) -> None:
+        super().__init__()
+        self.up, self.clamp = up, clamp
+        self.affine = EqualLinear(style_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self._squares = _FrozenSquares()
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
+        noise = None if noise is None else noise * self.noise_strength
+        styles = self.affine(w)
+        x = modulated_conv2d(x, self.weight, styles, demodulate=False, up=self.up)
+        scale = demodulation(styles, self._squares(self.weight))
+        clamp = None if self.clamp is None else self.clamp * gain
+        return layer_epilogue(x, scale, self.bias, noise, slope=SLOPE, gain=math.sqrt(2) * gain, clamp=clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution without demodulation; the styles carry the weight's scale."""
+
+    def __init__(self, inputs: int, outputs: int, style_dim: int, clamp: float | None) -> None:
+        super().__init__()
+        self.clamp, self.gain = clamp, 1 / math.sqrt(inputs)
+        self.affine = EqualLinear(style_dim, inputs, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        x = to_rgb(x, self.weight, self.affine(w) * self.gain, self.bias)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class SkipConv(nn.Module):
+    """Linear up-sampling 1x1 convolution of the residual architecture."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 1, 1))
+        self.gain = math.sqrt(0.5) / math.sqrt(inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return upsample_rgb(F.conv2d(x, self.weight * self.gain))
+
+
+class _Collector:
+    """Gathers the tensors that ``until`` asks for and says when all are there."""
+
+    def __init__(self, until: str | Sequence[str] | None, sites: dict[str, Site]) -> None:
+        names = [until] if isinstance(until, str) else list(until or ())
+        for name in names:
+            if name not in sites:
+                raise InputError(f"until={name!r} is no site of this generator. It has: {', '.join(sites)}.")
+        self.names, self.found = names, Features()
+
+    def see(self, name: str, x: Tensor | None) -> bool:
+        """Keep ``x`` if it was asked for; True when nothing is missing any more."""
+        if x is not None and name in self.names:
+            self.found[name] = x
+            return len(self.found) == len(self.names)
+        return False
+
+
+class StyleGAN2(AbstractGenerator):
+    """StyleGAN2 generator with skip, orig or resnet architecture.
+
+    Raises:
+        InputError: From the configuration, or for labels, noise modes and sites that it does not have.
+    """
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size, self.z_dim, self.label_dim = config.image_size, config.z_dim, config.label_dim
+        self.num_styles, self.style_dim = config.num_layers + 1, config.w_dim
+        self.const = nn.Parameter(torch.randn(config.channels(4), 4, 4))
+        self.mapping_network = Mapping(config)
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+        self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))
+        self.torgb = nn.ModuleDict({str(i): self._torgb(i) for i in self._rgb_layers()})
+        pairs = range(1, config.num_layers, 2) if config.architecture == "resnet" else ()
+        self.skips = nn.ModuleDict({str(i + 1): SkipConv(*self._widths(i)) for i in pairs})
+        self.sites = self._announce()
+        spaces = [f"F{i}" for i in range(4, min(config.num_layers, 11), 2)]
+        self.default_spaces = ("W+", *spaces)
+        self.to(memory_format=torch.channels_last)
+
+    def _widths(self, layer: int) -> tuple[int, int]:
+        resolution = self.config.layer_resolution
+        return self.config.channels(resolution(max(layer - 1, 0))), self.config.channels(resolution(layer))
+
+    def _layer(self, index: int) -> ModulatedLayer:
+        inputs, outputs = self._widths(index)
+        up = 2 if index % 2 else 1
+        return ModulatedLayer(
+            inputs, outputs, self.config.layer_resolution(index), self.style_dim, up, self.config.clamp
+        )
+
+    def _rgb_layers(self) -> list[int]:
+        last = self.config.num_layers - 1
+        return list(range(0, last + 1, 2)) if self.config.architecture == "skip" else [last]
+
+    def _torgb(self, layer: int) -> ToRGB:
+        config = self.config
+        return ToRGB(self._widths(layer)[1], config.image_channels, self.style_dim, config.clamp)
+
+    def _frame(self) -> Frame:
+        (height, width), side = self.image_size, self.config.resolution
+        left, top = (side - width) / 2 / side, (side - height) / 2 / side
+        return (left, top, 1 - left, 1 - top)
+
+    def _announce(self) -> dict[str, Site]:
+        config, frame, last = self.config, self._frame(), self.config.num_layers - 1
+        found = [Site("styles", "styles", (self.num_styles, self.style_dim))]
+        has_skip = config.architecture == "skip"
+        for layer in range(config.num_layers):
+            side, channels = config.layer_resolution(layer), self._widths(layer)[1]
+            even = layer + layer % 2
+            arriving = f"rgb{even}" if has_skip and even > 0 else None
+            found.append(Site(f"noise{layer}", "noise", (1, side, side), frame))
+            found.append(Site(f"F{layer}", "feature", (channels, side, side), frame, arriving))
+            if layer % 2 or layer == last:
+                continue
+            after = f"rgb{layer}.block" if has_skip else None
+            found.append(Site(f"F{layer}.block", "feature", (channels, side, side), frame, after))
+        if has_skip:
+            image = config.image_channels
+            for layer in self._rgb_layers():
+                side = config.layer_resolution(layer)
+                if layer > 0:
+                    found.append(Site(f"rgb{layer}", "rgb", (image, side, side), frame))
+                found.append(Site(f"rgb{layer}.block", "rgb", (image, side, side), frame))
+        return {site.name: site for site in found}
+
+    def label_tensor(self, label: Tensor | int | None, batch: int) -> Tensor | None:
+        """A label (class number, vector or batch of vectors) as `[B, label_dim]`.
+
+        Raises:
+            InputError: If the generator has no labels but one was given, none was given although it needs one, or it
+                does not fit.
+        """
+        if not self.label_dim:
+            if label is not None and torch.as_tensor(label).numel() > 0:
+                raise InputError("This generator takes no label; leave label=None.")
+            return None
+        if label is None:
+            raise InputError(f"This generator needs a label: a class number below {self.label_dim} or a vector.")
+        given = torch.as_tensor(label, device=self.device)
+        if given.dim() == 0:
+            if not 0 <= int(given) < self.label_dim:
+                raise InputError(f"label {int(given)} is not among the {self.label_dim} classes (counted from 0).")
+            given = F.one_hot(given.long(), self.label_dim)
+        given = given.to(self.dtype).reshape(-1, given.shape[-1])
+        if given.shape[1] != self.label_dim or given.shape[0] not in (1, batch):
+            expected = f"[{self.label_dim}] or [{batch}, {self.label_dim}]"
+            raise InputError(f"label has shape {list(torch.as_tensor(label).shape)}; allowed is {expected}.")
+        return given.expand(batch, -1)
+
+    def mapping(
+        self,
+        z: Tensor,
+        label: Tensor | int | None = None,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """Map noise `[B, z_dim]` to styles `[B, L, D]`.
+
+        Args:
+            z: Noise; its length does not matter, it is normalised.
+            label: Class number, vector or batch of vectors.
+            truncation: Interpolation from the mean w (0) to w itself (1).
+            truncation_cutoff: Truncate only the first slots; all where None.
+        """
+        if z.dim() != 2 or z.shape[1] != self.z_dim:
+            raise InputError(f"z must have shape [B, {self.z_dim}], got {list(z.shape)}.")
+        w = self.mapping_network(z, self.label_tensor(label, z.shape[0]))
+        styles = w[:, None].repeat(1, self.num_styles, 1)
+        return self._truncate(styles, truncation, truncation_cutoff)
+
+    def _truncate(self, styles: Tensor, truncation: float, cutoff: int | None = None) -> Tensor:
+        if truncation == 1:
+            return styles
+        low = self.w_avg.lerp(styles, truncation)
+        return low if cutoff is None else torch.cat([low[:, :cutoff], styles[:, cutoff:]], dim=1)
+
+    def _styles(self, styles: Tensor, taps: Taps, truncation: float) -> Tensor:
+        if styles.dim() == 2:
+            styles = styles[:, None].expand(-1, self.num_styles, -1)
+        styles = self._truncate(taps.apply("styles", styles), truncation)
+        if styles.dim() != 3 or tuple(styles.shape[1:]) != (self.num_styles, self.style_dim):
+            raise InputError(
+                f"styles must have shape [B, {self.num_styles}, {self.style_dim}], got {list(styles.shape)}."
+            )
+        return styles
+
+    def _noise(self, layer: int, batch: int, mode: str, taps: Taps) -> Tensor | None:
+        module, name = self.layers[layer], f"noise{layer}"
+        if mode == "none" and name not in taps:
+            return None
+        side = self.config.layer_resolution(layer)
+        if mode == "random":
+            noise = torch.randn(batch, 1, side, side, dtype=self.dtype, device=self.device)
+        else:
+            noise = module.noise_const[None, None]
+        return taps.apply(name, noise)
+
+    def synthesis(
+        self,
+        styles: Tensor,
+        taps: Iterable[Tap] = (),
+        *,
+        noise: str = "const",
+        truncation: float = 1.0,
+        until: str | Sequence[str] | None = None,
+    ) -> Tensor | Features:
+        """Render styles `[B, L, D]` (or w `[B, D]`) with taps. See :meth:`AbstractGenerator.synthesis`."""
+        if noise not in NOISE_MODES:
+            raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
+        taps = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
+        collect = _Collector(until, dict(self.sites))
+        styles = self._styles(styles, taps, truncation)
+        if collect.see("styles", styles):
+            return collect.found
+        batch = styles.shape[0]
+        x = self.const.to(styles.dtype)[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        block_input, image = x, None
+        for layer in range(self.config.num_layers):
+            maps = self._noise(layer, batch, noise, taps)
+            if collect.see(f"noise{layer}", maps):
+                return collect.found
+            block_input = x if layer % 2 else block_input
+            x = taps.apply(f"F{layer}", self._convolve(layer, x, block_input, styles, maps))
+            if collect.see(f"F{layer}", x):
+                return collect.found
+            if str(layer) in self.torgb:
+                if image is not None:
+                    image = taps.apply(f"rgb{layer}", upsample_rgb(image))
+                    if collect.see(f"rgb{layer}", image):
+                        return collect.found
+                added = self.torgb[str(layer)](x, styles[:, layer + 1])
+                image = taps.apply(f"rgb{layer}.block", added if image is None else image + added)
+                if collect.see(f"rgb{layer}.block", image):
+                    return collect.found
+            x = taps.apply(f"F{layer}.block", x)
+            if collect.see(f"F{layer}.block", x):
+                return collect.found
+        if collect.names:
+            missing = ", ".join(name for name in collect.names if name not in collect.found)
+            raise InputError(f"until={missing} is not computed with noise={noise!r}.")
+        return self._crop(image)
+
+    def _convolve(self, layer: int, x: Tensor, block_input: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
+        module, w = self.layers[layer], styles[:, layer]
+        if str(layer) not in self.skips:
+            return module(x, w, noise)
+        return self.skips[str(layer)](block_input) + module(x, w, noise, gain=math.sqrt(0.5))
+
+    def _crop(self, image: Tensor) -> Tensor:
+        (height, width), side = self.image_size, self.config.resolution
+        top, left = (side - height) // 2, (side - width) // 2
+        return image[:, :, top : top + height, left : left + width]
+
+    def forward(self, z: Tensor, label: Tensor | int | None = None, truncation: float = 1.0) -> Tensor:
+        """Noise `[B, z_dim]` to image `[B, 3, H, W]`."""
+        image = self.synthesis(self.mapping(z, label, truncation))
+        assert isinstance(image, Tensor)
+        return image

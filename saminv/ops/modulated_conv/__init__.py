@@ -1,0 +1,52 @@
+"""Modulated convolution (StyleGAN2), lean form: activations are scaled, the weight is shared by the whole batch.
+
+Derivatives: with respect to ``x``, ``styles`` and ``noise`` of every order; with respect to ``weight`` only where the
+weight asks for a gradient, so a frozen generator never computes a weight gradient.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .._dispatch import choose
+from .reference import demodulation, squared_weight
+from .reference import modulated_conv2d as _reference
+
+__all__ = ["demodulation", "modulated_conv2d", "squared_weight"]
+
+
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    *,
+    noise: Tensor | None = None,
+    demodulate: bool = True,
+    up: int = 1,
+    padding: int | None = None,
+    weight_square: Tensor | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Convolve with a kernel whose input channels are scaled per image.
+
+    Args:
+        x: Input `[B, I, h, w]`.
+        weight: Shared kernel `[O, I, k, k]`.
+        styles: Scale of each input channel `[B, I]`.
+        noise: Added to the output, broadcastable to `[B, 1, h', w']`.
+        demodulate: Normalise each output channel by the norm of its scaled kernel.
+        up: 1, or 2 for a transposed convolution followed by the [1, 3, 3, 1] low-pass filter.
+        padding: Zeros around the input for ``up=1``; ``k // 2`` by default.
+        weight_square: Kernel sums of squares `[O, I]` from :func:`squared_weight`, to save computing them again.
+        impl: "auto" | "reference" | "triton".
+
+    Returns:
+        `[B, O, up * h, up * w]` (with the default padding).
+
+    Reference:
+        Karras et al., 2020, arXiv 1912.04958, Eq. 1 to 3.
+    """
+    function = choose("modulated_conv2d", impl, {"reference": _reference}, x, weight, styles)
+    return function(
+        x, weight, styles, noise=noise, demodulate=demodulate, up=up, padding=padding, weight_square=weight_square
+    )

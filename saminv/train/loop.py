@@ -1,0 +1,162 @@
+"""The training loop that every trained thing shares: learning-rate schedule, averaged weights, checkpoints, a log."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .._errors import CheckpointError
+from .._files import atomic_write
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        learning_rate: Peak of the cosine schedule.
+        final_learning_rate: Where the schedule ends.
+        warmup: Steps of the linear ramp-up.
+        betas: Adam's decay rates.
+        average_decay: Decay of the averaged weights per step.
+        save_every: Steps between checkpoints and log rows.
+    """
+
+    steps: int
+    learning_rate: float = 4e-3
+    final_learning_rate: float = 5e-5
+    warmup: int = 100
+    betas: tuple[float, float] = (0.9, 0.99)
+    average_decay: float = 0.998
+    save_every: int = 500
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        progress = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        wave = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
+        return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * wave
+
+
+class Trainer:
+    """Trains one model; a killed run continues from its last checkpoint.
+
+    Args:
+        model: Module in training mode.
+        config: Schedule.
+        folder: Where ``checkpoint.pt`` and ``log.csv`` live.
+        extra: Further modules and optimisers to keep in the checkpoint, by name.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainerConfig, folder: str | Path, **extra: nn.Module) -> None:
+        self.model, self.config, self.folder, self.extra = model, config, Path(folder), extra
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
+        self.extra_optimisers = {
+            name: torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
+            for name, module in extra.items()
+        }
+        self.step = 0
+        self.load()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint file."""
+        return self.folder / "checkpoint.pt"
+
+    def save(self) -> None:
+        """Write the checkpoint atomically."""
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "extra": {name: module.state_dict() for name, module in self.extra.items()},
+            "extra_optimisers": {name: o.state_dict() for name, o in self.extra_optimisers.items()},
+        }
+        with atomic_write(self.checkpoint) as path:
+            torch.save(state, path)
+
+    def load(self) -> None:
+        """Continue from the checkpoint if there is one.
+
+        Raises:
+            CheckpointError: If it is damaged or belongs to another model.
+        """
+        if not self.checkpoint.exists():
+            return
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            for name, module in self.extra.items():
+                module.load_state_dict(state["extra"][name])
+                self.extra_optimisers[name].load_state_dict(state["extra_optimisers"][name])
+        except Exception as error:
+            raise CheckpointError(f"{self.checkpoint} does not fit this run ({error}); remove it to start anew.") from error
+        self.step = state["step"]
+
+    def run(self, compute: Callable[[int], dict[str, Tensor]], until: int | None = None) -> None:
+        """Take steps until ``until`` (all where None).
+
+        ``compute(step)`` returns the losses of one step by name; the one called "loss" is minimised. It must depend on
+        the step alone for its random numbers, so that a resumed run sees the same data.
+        """
+        last, started = min(until or self.config.steps, self.config.steps), time.time()
+        sums: dict[str, float] = {}
+        with tqdm(total=last, initial=self.step, unit="step", mininterval=5) as bar:
+            while self.step < last:
+                losses = self._update(compute)
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + float(value)
+                self.step += 1
+                bar.update()
+                if self.step % self.config.save_every == 0 or self.step == last:
+                    count = (self.step - 1) % self.config.save_every + 1
+                    row = {name: total / count for name, total in sums.items()}
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in row.items()})
+                    self._log(row, time.time() - started)
+                    self.save()
+                    sums = {}
+
+    def _update(self, compute: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
+        rate = self.config.rate(self.step)
+        for optimiser in (self.optimiser, *self.extra_optimisers.values()):
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+        losses = compute(self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        self.optimiser.step()
+        self._follow()
+        return {name: value.detach() for name, value in losses.items()}
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
+        for mine, theirs in zip(self.average.parameters(), self.model.parameters()):
+            mine.lerp_(theirs, 1 - decay)
+        for mine, theirs in zip(self.average.buffers(), self.model.buffers()):
+            mine.copy_(theirs)
+
+    def _log(self, row: dict[str, float], seconds: float) -> None:
+        path = self.folder / "log.csv"
+        fresh = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if fresh:
+                writer.writerow(["step", "seconds", *row])
+            writer.writerow([self.step, f"{seconds:.1f}", *(f"{value:.6g}" for value in row.values())])
