@@ -1,0 +1,11 @@
+"""Edits of a solution: directions, how they are applied, and the sheet that shows them.
+
+What is here: ``directions.py`` (find a direction by name, file or tensor), ``apply.py`` (section 3.4 of the SAM report),
+``sheet.py`` (the picture). How to add one: a function of a solution that returns images. May import: spaces, segments
+and everything below.
+"""
+
+from .apply import edit_solution, render_edit
+from .directions import direction_names, resolve_direction
+
+__all__ = ["direction_names", "edit_solution", "render_edit", "resolve_direction"]

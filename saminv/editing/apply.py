@@ -1,0 +1,87 @@
+"""Applying a direction to an inversion: each segment is modulated by the edited styles after its space's layer only.
+
+Reference:
+    Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357), section 3.4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from .._types import Features, Latents, map_latents
+from ..generators import AbstractGenerator
+from ..regions import Regions
+from ..sites import Replace, Tap
+from ..solution import Solution
+from ..spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
+from ..spaces._base import SpaceOptions
+from .directions import resolve_direction
+
+
+def _mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regions) -> Tensor | None:
+    if not space.spatial:
+        return None
+    return regions.mask(space.name, generator.site(space.sites(generator)[0]))
+
+
+@torch.no_grad()
+def render_edit(
+    generator: AbstractGenerator,
+    spaces: Sequence[AbstractSpace],
+    latents: Latents,
+    regions: Regions,
+    change: Tensor,
+    noise: str = "const",
+) -> Tensor:
+    """Render latents `[B, ...]` with a change of the styles `[1 or B, L, D]`.
+
+    Segments of W+ see the changed styles in all layers, segments of F<l> in the layers after l; what comes before is
+    frozen at its unedited value.
+
+    Returns:
+        `[B, 3, H, W]`.
+    """
+    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+    styles = base.styles(generator, latents[base.name])
+    others = [space for space in spaces if space is not base]
+    masks = {space.name: _mask(space, generator, regions) for space in others}
+    taps: list[Tap] = [tap for s in others for tap in s.bind(generator, latents[s.name], masks[s.name])]
+    names = [name for space in others for name in space.frozen_sites(generator)]
+    unedited: Features = {}
+    if names:
+        found = generator.synthesis(styles, taps, noise=noise, until=list(dict.fromkeys(names)))
+        assert isinstance(found, dict)
+        unedited = found
+    edited = [t for s in others for t in s.edit_taps(generator, latents[s.name], masks[s.name], unedited)]
+    image = generator.synthesis(styles, [Replace("styles", styles + change), *edited], noise=noise)
+    assert isinstance(image, Tensor)
+    return image
+
+
+def solution_spaces(solution: Solution) -> tuple[AbstractSpace, ...]:
+    """The spaces a solution was made with, with their options."""
+    options = SpaceOptions(**solution.provenance.get("space_options", {}), label=solution.provenance.get("label"))
+    return resolve_spaces(list(solution.latents), solution.generator, options)
+
+
+def edit_solution(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
+    """See :meth:`saminv.Solution.edit`."""
+    if solution.generator is None:
+        raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
+    strengths = [float(strength)] if isinstance(strength, (int, float)) else [float(s) for s in strength]
+    if not strengths or not all(math.isfinite(s) for s in strengths):
+        raise InputError(f"strength must be a finite number or a non-empty list of them, got {strength!r}.")
+    change = resolve_direction(direction, solution.generator)
+    spaces = solution_spaces(solution)
+    latents = map_latents(lambda tensor: tensor.detach(), solution.latents)
+    noise = solution.provenance.get("noise", "const")
+    images = [
+        render_edit(solution.generator, spaces, latents, solution.regions, s * change, noise) for s in strengths
+    ]
+    return torch.stack(images, dim=1).flatten(0, 1)

@@ -1,0 +1,29 @@
+"""Solvers: what is minimised, how, and when to stop.
+
+What is here: the problem and its objective, the one loop (``solve.py``), one file per solver, wrappers that add
+behaviour, and ``escalate.py``, which measures invertibility. How to add a solver: subclass :class:`AbstractSolver`
+with ``init`` and ``update``; state is a value apart from the solver. May import: the base files of spaces, generators
+and metrics, regions, solution; no single space, generator or metric.
+"""
+
+from .adam import Adam
+from .escalate import Escalate
+from .objective import Objective
+from .problem import Evaluation, Problem
+from .schedule import Schedule
+from .solve import AbstractSolver, SolverState, solve
+from .wrappers import BestSoFar, PlateauStop
+
+__all__ = [
+    "AbstractSolver",
+    "Adam",
+    "BestSoFar",
+    "Escalate",
+    "Evaluation",
+    "Objective",
+    "PlateauStop",
+    "Problem",
+    "Schedule",
+    "SolverState",
+    "solve",
+]

@@ -1,0 +1,85 @@
+"""Adam with a clock and a rate per image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError, Status
+from .._types import Latents, map_latents, per_image
+from .problem import Evaluation, Problem
+from .schedule import Schedule
+from .solve import AbstractSolver, SolverState
+
+
+@dataclass
+class AdamState(SolverState):
+    """Moments of the gradients, and the factor on the rate of each tensor."""
+
+    first: Latents = field(default_factory=dict)
+    second: Latents = field(default_factory=dict)
+    scale: dict[str, dict[str, Tensor | float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Adam(AbstractSolver[AdamState]):
+    """Adam.
+
+    Attributes:
+        rate: Learning rate.
+        rates: Rate of single spaces by name or by family letter ("F"), instead of ``rate``.
+        betas: Decay of the moments.
+        schedule: Course of the rate.
+        scale_features: Multiply the rate of a feature delta by the standard deviation of its channel.
+
+    Reference:
+        Kingma and Ba, 2015, arXiv 1412.6980.
+    """
+
+    rate: float = 0.05
+    rates: Mapping[str, float] = field(default_factory=dict)
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Schedule = field(default_factory=Schedule)
+    scale_features: bool = True
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        for rate in (self.rate, *self.rates.values()):
+            if not 0 < rate < float("inf"):
+                raise InputError(f"A learning rate must be a positive number, got {rate!r}.")
+
+    def init(self, problem: Problem, y0: Latents, horizon: int) -> AdamState:
+        state = AdamState.fresh(problem, y0, horizon)
+        state.first = map_latents(torch.zeros_like, state.y)
+        state.second = map_latents(torch.zeros_like, state.y)
+        for space in problem.spaces:
+            rate = self.rates.get(space.name, self.rates.get(space.name[0], self.rate))
+            factors = space.step_scale(problem.generator, state.y[space.name]) if self.scale_features else {}
+            state.scale[space.name] = {key: rate * factors.get(key, 1.0) for key in state.y[space.name]}
+        return state  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def update(self, state: AdamState, evaluation: Evaluation) -> AdamState:
+        assert evaluation.gradients is not None
+        running = state.running
+        factor = self.schedule(state.step, state.horizon)
+        count = (state.step + 1).double()
+        first_bias, second_bias = 1 - self.betas[0] ** count, 1 - self.betas[1] ** count
+        for name, value in state.y.items():
+            for key, x in value.items():
+                gradient, m, v = evaluation.gradients[name][key], state.first[name][key], state.second[name][key]
+                m.lerp_(gradient, 1 - self.betas[0])
+                v.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
+                denominator = (v.sqrt() / per_image(second_bias.sqrt(), v).to(v.dtype)).add_(self.eps)
+                rate = per_image(torch.where(running, factor / first_bias, 0.0), x).to(x.dtype)
+                x.sub_(m / denominator * (rate * state.scale[name][key]))
+        state.step += running
+        state.status[running & (state.step >= state.horizon)] = int(Status.COMPLETED)
+        return state
+
+    def hasten(self, state: AdamState, which: Tensor) -> None:
+        descent = self.schedule.descent(state.horizon)
+        state.step[which & (state.step < descent)] = descent

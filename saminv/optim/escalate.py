@@ -1,0 +1,133 @@
+"""Invertibility by measurement: segments climb from W+ to later layers until their error is at most tau.
+
+No trained network is needed, so this works on any generator. All segments start in the most editable space. When an
+image has reached a plateau, the spatial perceptual error of its current reconstruction is averaged over each segment;
+segments above tau move to the next space, and the run goes on warm. It ends when none is above tau or all of those are
+in the last space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .._types import Latents
+from ..metrics._base import AbstractMetric, Prepared
+from ..regions import Regions
+from ..segment._base import dense_ids, paint, segment_mean
+from .problem import Evaluation, Problem
+from .wrappers import AbstractWrapper, WrappedState
+
+
+@dataclass
+class EscalateState(WrappedState):
+    """Level and history of each segment.
+
+    Attributes:
+        index: Dense segment number of each pixel `[B, H, W]`.
+        level: Space of each segment `[B, S]`, counted along the regions' spaces.
+        settled: `[B]`, True where no segment will move any more.
+        clock: Steps since the image's regions last changed `[B]`.
+        lowest, waited: Plateau detection as in :class:`saminv.optim.PlateauStop`.
+        looks: How often the errors of each image were looked at `[B]`.
+    """
+
+    index: Tensor = field(default_factory=lambda: torch.empty(0))
+    sizes: Tensor = field(default_factory=lambda: torch.empty(0))
+    level: Tensor = field(default_factory=lambda: torch.empty(0))
+    settled: Tensor = field(default_factory=lambda: torch.empty(0))
+    clock: Tensor = field(default_factory=lambda: torch.empty(0))
+    lowest: Tensor = field(default_factory=lambda: torch.empty(0))
+    waited: Tensor = field(default_factory=lambda: torch.empty(0))
+    looks: Tensor = field(default_factory=lambda: torch.empty(0))
+    prepared: Prepared | None = None
+
+
+@dataclass(frozen=True)
+class Escalate(AbstractWrapper):
+    """Measures invertibility while it inverts; wraps the solver that does the descent.
+
+    Attributes:
+        metric: Spatial perceptual metric of the error maps.
+        segments: Segment ids `[B, H, W]`.
+        tau: Largest mean error of a segment that stays in its space.
+        patience, tolerance: A plateau is ``patience`` steps without a relative fall of the loss by ``tolerance``.
+        first_share: Share of the run after which an image's first look happens even without a plateau.
+        later_share: The same for its later looks, counted from the one before.
+        last_share: Share of the run, at its end, in which no segment moves.
+    """
+
+    metric: AbstractMetric
+    segments: Tensor
+    tau: float
+    patience: int = 15
+    tolerance: float = 0.02
+    first_share: float = 0.40
+    later_share: float = 0.10
+    last_share: float = 0.20
+
+    def init(self, problem: Problem, y0: Latents, horizon: int) -> EscalateState:
+        index, sizes = dense_ids(self.segments)
+        count, device = len(problem), problem.target.device
+        zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        return EscalateState.around(
+            self.solver.init(problem, y0, horizon),
+            index=index,
+            sizes=sizes,
+            level=torch.zeros_like(sizes),
+            settled=torch.full((count,), len(problem.regions.spaces) == 1, device=device),
+            clock=zeros,
+            lowest=torch.full((count,), torch.inf, dtype=torch.float64, device=device),
+            waited=zeros.clone(),
+            looks=zeros.clone(),
+            prepared=self.metric.prepare(problem.target),
+        )
+
+    @torch.no_grad()
+    def update(self, state: EscalateState, evaluation: Evaluation) -> EscalateState:  # type: ignore[override]
+        fell = evaluation.loss < state.lowest * (1 - self.tolerance)
+        state.lowest = torch.where(fell, evaluation.loss.double(), state.lowest)
+        state.waited = torch.where(fell, 0, state.waited + 1)
+        state.inner = self.solver.update(state.inner, evaluation)
+        state.clock += 1
+        due = self._due(state)
+        if bool(due.any()):
+            self._look(state, evaluation, due)
+        return state
+
+    def _due(self, state: EscalateState) -> Tensor:
+        """Images whose errors are to be looked at now."""
+        horizon = state.horizon
+        limit = torch.where(state.looks == 0, int(self.first_share * horizon), int(self.later_share * horizon))
+        arrived = (state.waited >= self.patience) | (state.clock >= limit.clamp_min(1))
+        # The very last look must leave time for the features it brings in.
+        late = state.step >= int((1 - self.last_share) * horizon)
+        return arrived & ~late & ~state.settled & state.running
+
+    def _look(self, state: EscalateState, evaluation: Evaluation, due: Tensor) -> None:
+        assert state.prepared is not None
+        regions = state.problem.regions
+        error = self.metric.map(evaluation.image, state.prepared)
+        mean = segment_mean(error, state.index, state.level.shape[1])
+        last = len(regions.spaces) - 1
+        above = (mean > self.tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
+        changed = above.any(dim=1)
+        state.settled |= due & ~changed
+        state.looks += due
+        state.clock = state.clock.masked_fill(due, 0)
+        if bool(changed.any()):
+            state.level = state.level + above
+            state.lowest = state.lowest.masked_fill(changed, torch.inf)
+            state.waited = state.waited.masked_fill(changed, 0)
+            labels = paint(state.level, state.index).long()
+            self.rebase(state, state.problem.with_regions(regions.with_labels(labels)), changed)
+
+
+def regions_of_start(problem_spaces: tuple[str, ...], target: Tensor, formulation: str) -> Regions:
+    """Regions in which everything belongs to the first space."""
+    size = (target.shape[-2], target.shape[-1])
+    return Regions.uniform(
+        target.shape[0], size, problem_spaces, problem_spaces[0], formulation=formulation, device=target.device
+    )

@@ -1,0 +1,71 @@
+"""What is minimised: reconstruction losses at a loss size, and weights of the regularisers.
+
+Reference:
+    Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357), Eq. 3.5 and 3.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ..images import area_resize
+from ..metrics._base import AbstractMetric, Prepared
+
+PUBLISHED_WEIGHTS = {"l2": 1.0, "perceptual": 1.0, "prior": 1e-8, "deviation": 1e-3, "feature": 5.0}
+PAPER_WEIGHTS = {"l2": 1.0, "perceptual": 1.0, "prior": 1e-6, "deviation": 1e-4, "feature": 1e-7, "noise": 1e-2}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weighted sum of an L2 loss, a perceptual loss and the regularisers of the spaces.
+
+    Attributes:
+        metric: Perceptual metric, or None for L2 alone.
+        weights: Weight of each part by name: "l2", "perceptual", and the names that spaces give their penalties.
+            A penalty without a weight is left out.
+        loss_size: Longer side in pixels at which images are compared (area down-sampling); None compares them as
+            they are.
+        clamp: Clamp the compared image to [-1, 1], as published. The gradient is zero beyond.
+    """
+
+    metric: AbstractMetric | None = None
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
+    loss_size: int | None = 256
+    clamp: bool = False
+
+    def __post_init__(self) -> None:
+        for name, weight in self.weights.items():
+            if not (0 <= float(weight) < float("inf")):
+                raise InputError(f"The weight of {name!r} must be a number from 0 up, got {weight!r}.")
+
+    def view(self, image: Tensor) -> Tensor:
+        """The image as it is compared: `[B, 3, H, W]` -> `[B, 3, h, w]`."""
+        height, width = image.shape[-2:]
+        if self.loss_size is not None and max(height, width) > self.loss_size:
+            scale = self.loss_size / max(height, width)
+            image = area_resize(image, (round(height * scale), round(width * scale)))
+        return image.clamp(-1, 1) if self.clamp else image
+
+    def prepare(self, target: Tensor) -> tuple[Tensor, Prepared | None]:
+        """Compute once what is needed of the targets `[B, 3, H, W]`."""
+        view = self.view(target)
+        return view, self.metric.prepare(view) if self.metric is not None else None
+
+    def reconstruction(self, image: Tensor, prepared: tuple[Tensor, Prepared | None]) -> dict[str, Tensor]:
+        """Unweighted reconstruction losses by name, each `[B]` (Eq. 3.5)."""
+        target, features = prepared
+        view = self.view(image)
+        parts = {"l2": (view - target).square().mean(dim=(1, 2, 3))}
+        if self.metric is not None and features is not None and self.weights.get("perceptual", 0):
+            parts["perceptual"] = self.metric(view, features)
+        return parts
+
+    def total(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Weighted sum of the parts, `[B]` (Eq. 3.8)."""
+        terms = [self.weights[name] * value for name, value in parts.items() if self.weights.get(name, 0)]
+        return torch.stack(terms).sum(dim=0)

@@ -1,0 +1,144 @@
+"""A problem: a frozen generator, target images, spaces under regions, an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .._types import Latents, map_latents
+from ..generators._base import AbstractGenerator
+from ..metrics._base import Prepared
+from ..regions import Regions
+from ..sites import Site, Tap
+from ..spaces._base import AbstractSpace
+from .objective import Objective
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One look at a problem, all per image.
+
+    Attributes:
+        loss: Total `[B]`.
+        parts: Unweighted losses and penalties by name, each `[B]`.
+        gradients: Of the sum of losses with respect to the latents; None where they were not asked for.
+        image: What the latents render to `[B, 3, H, W]`.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    gradients: Latents | None
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class Problem:
+    """B independent inversions that share a forward pass.
+
+    Attributes:
+        generator: Frozen.
+        target: `[B, 3, H, W]` in [-1, 1] at the generator's image size.
+        styles: Start styles `[B, L, D]`.
+        spaces: Ordered by rank, exactly one of them a style space.
+        regions: Which pixel belongs to which space.
+        objective: What is minimised.
+        noise: Noise mode of the synthesis; "const" keeps the objective deterministic.
+        warm: Values to start from by space, instead of the base image.
+    """
+
+    generator: AbstractGenerator
+    target: Tensor
+    styles: Tensor
+    spaces: tuple[AbstractSpace, ...]
+    regions: Regions
+    objective: Objective
+    noise: str = "const"
+    warm: Latents | None = None
+    _prepared: tuple[Tensor, Prepared | None] | None = field(default=None, repr=False)
+    _start: Latents | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self._prepared is None:
+            object.__setattr__(self, "_prepared", self.objective.prepare(self.target))
+        if self._start is None:
+            object.__setattr__(self, "_start", self._initial())
+
+    def __len__(self) -> int:
+        return self.target.shape[0]
+
+    def _initial(self) -> Latents:
+        return {space.name: space.init(self.generator, self.styles, self.warm) for space in self.spaces}
+
+    @property
+    def prepared(self) -> tuple[Tensor, Prepared | None]:
+        """Targets as the objective compares them."""
+        assert self._prepared is not None
+        return self._prepared
+
+    def start(self) -> Latents:
+        """A fresh copy of the start of every space."""
+        assert self._start is not None
+        return map_latents(lambda tensor: tensor.clone(), self._start)
+
+    def with_regions(self, regions: Regions) -> Problem:
+        """The same problem under other regions."""
+        return replace(self, regions=regions)
+
+    def taps(self, y: Latents) -> list[Tap]:
+        """Taps of all spaces."""
+        return [
+            tap
+            for space in self.spaces
+            for tap in space.bind(self.generator, y[space.name], space_mask(space, self.generator, self.regions))
+        ]
+
+    def render(self, y: Latents) -> Tensor:
+        """Image `[B, 3, H, W]` of the latents (Eq. 3.3 and 3.4)."""
+        image = self.generator.synthesis(self.styles, self.taps(y), noise=self.noise)
+        assert isinstance(image, Tensor)
+        return image
+
+    def penalties(self, y: Latents) -> dict[str, Tensor]:
+        """Unweighted regularisers by name, each `[B]`; spaces that share a name are added."""
+        assert self._start is not None
+        found: dict[str, Tensor] = {}
+        for space in self.spaces:
+            for name, value in space.penalty(self.generator, y[space.name], self._start[space.name]).items():
+                found[name] = found[name] + value if name in found else value
+        return found
+
+    def loss(self, y: Latents) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total `[B]` and its unweighted parts `[B]` by name."""
+        evaluation = self._look(y)
+        return evaluation.loss, evaluation.parts
+
+    def _look(self, y: Latents) -> Evaluation:
+        image = self.render(y)
+        parts = self.objective.reconstruction(image, self.prepared) | self.penalties(y)
+        return Evaluation(self.objective.total(parts), parts, None, image)
+
+    def evaluate(self, y: Latents) -> Evaluation:
+        """Loss, parts, image and the gradient of every latent tensor."""
+        y = map_latents(lambda tensor: tensor.detach().requires_grad_(), y)
+        look = self._look(y)
+        leaves = [tensor for value in y.values() for tensor in value.values()]
+        found = iter(torch.autograd.grad(look.loss.sum(), leaves, allow_unused=True, materialize_grads=True))
+        gradients = map_latents(lambda _: next(found), y)
+        parts = {name: value.detach() for name, value in look.parts.items()}
+        return Evaluation(look.loss.detach(), parts, gradients, look.image.detach())
+
+
+def space_mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regions) -> Tensor | None:
+    """The mask of a space at the size of its site; None for spaces that act everywhere."""
+    if not space.spatial:
+        return None
+    site: Site = generator.site(space.sites(generator)[0])
+    return regions.mask(space.name, site)
+
+
+def total_weights(weights: Mapping[str, float], changes: Mapping[str, float] | None) -> dict[str, float]:
+    """Weights with some of them changed."""
+    return {**weights, **(changes or {})}

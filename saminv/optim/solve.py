@@ -1,0 +1,164 @@
+"""The one loop of the library, and what it asks of a solver."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .._errors import InputError, Status
+from .._types import Latents, map_latents, per_image
+from ..solution import Solution
+from .problem import Evaluation, Problem
+
+
+@dataclass
+class SolverState:
+    """What every solver keeps; tensors are updated in place.
+
+    Attributes:
+        problem: The problem as it stands now; its regions may change during a solve.
+        y: Current latents.
+        step: Clock of each image `[B]`, int64.
+        status: `[B]`, codes of :class:`saminv.Status`.
+        horizon: Steps of the whole run.
+    """
+
+    problem: Problem
+    y: Latents
+    step: Tensor
+    status: Tensor
+    horizon: int
+
+    @property
+    def running(self) -> Tensor:
+        """`[B]`, True where an image is still being worked on."""
+        return self.status == Status.RUNNING
+
+    @classmethod
+    def fresh(cls, problem: Problem, y0: Latents, horizon: int, **more) -> SolverState:
+        """State at step 0."""
+        zeros = torch.zeros(len(problem), dtype=torch.int64, device=problem.target.device)
+        y = map_latents(lambda tensor: tensor.detach().clone(), y0)
+        return cls(problem=problem, y=y, step=zeros, status=zeros.clone(), horizon=horizon, **more)
+
+
+State = TypeVar("State", bound=SolverState)
+
+
+class AbstractSolver(ABC, Generic[State]):
+    """A method of descent. It is configuration; what moves is in its state."""
+
+    @abstractmethod
+    def init(self, problem: Problem, y0: Latents, horizon: int) -> State:
+        """State before the first step."""
+
+    @abstractmethod
+    def update(self, state: State, evaluation: Evaluation) -> State:
+        """Take a step for the running images, given the evaluation of the current latents. May change the state."""
+
+    def result(self, state: State) -> Latents:
+        """The latents to return."""
+        return state.y
+
+    def rebase(self, state: State, problem: Problem, changed: Tensor) -> None:
+        """Go on with another problem, which differs for the images ``changed`` `[B]`."""
+        state.problem = problem
+
+    def hasten(self, state: State, which: Tensor) -> None:
+        """Begin the last part of the run for the images ``which`` `[B]`; nothing by default."""
+
+
+Callback = Callable[[int, SolverState, Evaluation], None]
+
+
+def keep_finite(state: SolverState, evaluation: Evaluation) -> Evaluation:
+    """End the images whose loss or gradient is not finite, and hide their numbers from the solver."""
+    assert evaluation.gradients is not None
+    fine = torch.isfinite(evaluation.loss)
+    for value in evaluation.gradients.values():
+        for gradient in value.values():
+            fine &= torch.isfinite(gradient).flatten(1).all(dim=1)
+    state.status[~fine & state.running] = int(Status.NON_FINITE)
+    gradients = map_latents(lambda g: torch.where(per_image(fine, g), g, torch.zeros_like(g)), evaluation.gradients)
+    loss = torch.where(fine, evaluation.loss, torch.full_like(evaluation.loss, torch.inf))
+    return Evaluation(loss, evaluation.parts, gradients, evaluation.image)
+
+
+def solve(
+    problem: Problem,
+    solver: AbstractSolver,
+    y0: Latents | None = None,
+    *,
+    max_steps: int = 300,
+    callback: Callback | None = None,
+    progress: bool = False,
+    check_every: int = 5,
+) -> Solution:
+    """Minimise a problem.
+
+    Args:
+        problem: B independent inversions.
+        solver: Method, with its wrappers.
+        y0: Start; the problem's own where None.
+        max_steps: Steps of the schedule; 0 returns the start.
+        callback: Called with the step, the state and the evaluation after each step.
+        progress: Show a bar with loss and PSNR.
+        check_every: Steps between looks at the status, each of which waits for the device.
+
+    Returns:
+        The solver's result for each image. Ctrl-C ends the solve early, with status "interrupted" and what there is.
+
+    Raises:
+        InputError: If ``max_steps`` is not a whole number from 0 up.
+    """
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
+        raise InputError(f"steps must be a whole number from 0 up, got {max_steps!r}.")
+    state = solver.init(problem, y0 or problem.start(), max_steps)
+    try:
+        with tqdm(total=max_steps, disable=not progress, unit="step", desc="invert") as bar:
+            for index in range(max_steps):
+                evaluation = keep_finite(state, state.problem.evaluate(state.y))
+                state = solver.update(state, evaluation)
+                if callback is not None:
+                    callback(index, state, evaluation)
+                bar.update()
+                if (index + 1) % check_every == 0:
+                    _show(bar, evaluation)
+                    if not bool(state.running.any()):
+                        break
+    except KeyboardInterrupt:
+        state.status[state.running] = int(Status.INTERRUPTED)
+    state.status[state.running] = int(Status.COMPLETED)
+    return _solution(state, solver.result(state))
+
+
+def _show(bar: tqdm, evaluation: Evaluation) -> None:
+    if not bar.disable:
+        psnr = 10 * torch.log10(4 / evaluation.parts["l2"].clamp_min(1e-12))
+        bar.set_postfix(loss=f"{evaluation.loss.median():.4f}", psnr=f"{psnr.median():.2f} dB", refresh=False)
+
+
+@torch.no_grad()
+def _solution(state: SolverState, latents: Latents) -> Solution:
+    """Render the result once more and gather the numbers."""
+    problem = state.problem
+    latents = map_latents(lambda tensor: tensor.detach().clone(), latents)
+    look = problem._look(latents)
+    stats = {f"loss/{name}": value for name, value in look.parts.items()}
+    error = (look.image - problem.target).square().mean(dim=(1, 2, 3))
+    return Solution(
+        latents=latents,
+        image=look.image,
+        target=problem.target,
+        regions=problem.regions,
+        status=state.status.clone(),
+        stats={"loss": look.loss, "psnr": 10 * torch.log10(4 / error), "steps": state.step.clone(), **stats},
+        provenance={"fingerprint": problem.generator.fingerprint},
+        generator=problem.generator,
+    )

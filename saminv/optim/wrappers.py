@@ -1,0 +1,131 @@
+"""Behaviour added to any solver by wrapping it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .._errors import Status
+from .._types import Latents, map_latents, per_image
+from .problem import Evaluation, Problem
+from .solve import AbstractSolver, SolverState
+
+
+@dataclass
+class WrappedState(SolverState):
+    """State of a wrapper: the inner state beside its own. The common tensors are the same objects."""
+
+    inner: SolverState = field(default=None)  # type: ignore[assignment]
+
+    @classmethod
+    def around(cls, inner: SolverState, **more):
+        """A state that shares everything with ``inner``."""
+        return cls(inner.problem, inner.y, inner.step, inner.status, inner.horizon, inner=inner, **more)
+
+
+@dataclass(frozen=True)
+class AbstractWrapper(AbstractSolver[WrappedState]):
+    """Passes everything on to the solver inside."""
+
+    solver: AbstractSolver
+
+    def init(self, problem: Problem, y0: Latents, horizon: int) -> WrappedState:
+        return WrappedState.around(self.solver.init(problem, y0, horizon))
+
+    def update(self, state: WrappedState, evaluation: Evaluation) -> WrappedState:
+        state.inner = self.solver.update(state.inner, evaluation)
+        return state
+
+    def result(self, state: WrappedState) -> Latents:
+        return self.solver.result(state.inner)
+
+    def rebase(self, state: WrappedState, problem: Problem, changed: Tensor) -> None:
+        state.problem = problem
+        self.solver.rebase(state.inner, problem, changed)
+
+    def hasten(self, state: WrappedState, which: Tensor) -> None:
+        self.solver.hasten(state.inner, which)
+
+
+@dataclass
+class BestState(WrappedState):
+    """Best latents and loss of each image."""
+
+    best: Latents = field(default_factory=dict)
+    best_loss: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass(frozen=True)
+class BestSoFar(AbstractWrapper):
+    """Keeps, for each image, the iterate of smallest total loss; starts anew when its regions change."""
+
+    def init(self, problem: Problem, y0: Latents, horizon: int) -> BestState:
+        inner = self.solver.init(problem, y0, horizon)
+        losses = torch.full((len(problem),), torch.inf, device=problem.target.device, dtype=problem.target.dtype)
+        best = map_latents(lambda tensor: tensor.clone(), inner.y)
+        return BestState.around(inner, best=best, best_loss=losses)
+
+    @torch.no_grad()
+    def update(self, state: BestState, evaluation: Evaluation) -> BestState:  # type: ignore[override]
+        better = (evaluation.loss < state.best_loss) & state.running
+        state.best_loss = torch.where(better, evaluation.loss.to(state.best_loss.dtype), state.best_loss)
+        for name, value in state.best.items():
+            for key, kept in value.items():
+                now = state.y[name][key]
+                value[key] = torch.where(per_image(better, now), now, kept)
+        state.inner = self.solver.update(state.inner, evaluation)
+        return state
+
+    def result(self, state: BestState) -> Latents:  # type: ignore[override]
+        return state.best
+
+    def rebase(self, state: BestState, problem: Problem, changed: Tensor) -> None:  # type: ignore[override]
+        super().rebase(state, problem, changed)
+        state.best_loss = state.best_loss.masked_fill(changed, torch.inf)
+
+
+@dataclass
+class PlateauState(WrappedState):
+    """Lowest loss so far, and how long ago it fell by more than the tolerance."""
+
+    lowest: Tensor = field(default_factory=lambda: torch.empty(0))
+    waited: Tensor = field(default_factory=lambda: torch.empty(0))
+    flat: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass(frozen=True)
+class PlateauStop(AbstractWrapper):
+    """Sends an image into its ramp-down once its loss has stopped falling.
+
+    Attributes:
+        patience: Steps without progress that count as a plateau.
+        tolerance: Relative fall of the loss that counts as progress.
+    """
+
+    patience: int = 30
+    tolerance: float = 0.01
+
+    def init(self, problem: Problem, y0: Latents, horizon: int) -> PlateauState:
+        inner = self.solver.init(problem, y0, horizon)
+        lowest = torch.full((len(problem),), torch.inf, device=problem.target.device, dtype=torch.float64)
+        waited = torch.zeros_like(lowest, dtype=torch.int64)
+        return PlateauState.around(inner, lowest=lowest, waited=waited, flat=waited.bool())
+
+    @torch.no_grad()
+    def update(self, state: PlateauState, evaluation: Evaluation) -> PlateauState:  # type: ignore[override]
+        fell = evaluation.loss < state.lowest * (1 - self.tolerance)
+        state.lowest = torch.where(fell, evaluation.loss.double(), state.lowest)
+        state.waited = torch.where(fell, 0, state.waited + 1)
+        newly = (state.waited >= self.patience) & state.running & ~state.flat
+        state.flat |= newly
+        self.solver.hasten(state.inner, newly)
+        state.inner = self.solver.update(state.inner, evaluation)
+        state.status[state.flat & (state.status == Status.COMPLETED)] = int(Status.PLATEAU)
+        return state
+
+    def rebase(self, state: PlateauState, problem: Problem, changed: Tensor) -> None:  # type: ignore[override]
+        super().rebase(state, problem, changed)
+        state.lowest = state.lowest.masked_fill(changed, torch.inf)
+        state.waited = state.waited.masked_fill(changed, 0)

@@ -1,0 +1,208 @@
+"""The result of an inversion: data, and its safetensors file.
+
+A file holds the latents, the regions, the image, the per-image statistics and, in its metadata, the settings and the
+fingerprint of the generator. Loading executes nothing and refuses another generator.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from ._errors import InputError, OutputError, SolutionError, Status
+from ._files import atomic_write
+from ._types import Latents, flatten, map_latents, unflatten
+from .regions import Regions
+
+FORMAT = "saminv.solution.1"
+
+
+@dataclass
+class Solution:
+    """Inverted images, one row each.
+
+    Attributes:
+        latents: Values by space and tensor name, each `[B, ...]`.
+        image: Reconstruction `[B, 3, H, W]`, nominally in [-1, 1].
+        target: What was inverted `[B, 3, H, W]`.
+        regions: Which pixel belongs to which space.
+        status: `[B]`, codes of :class:`saminv.Status`.
+        stats: Further numbers per image, each `[B]`: "psnr", "loss", "steps" ...
+        provenance: Settings, generator fingerprint and name, crops; plain JSON values.
+        segments: `[B, H, W]` ids of the segments the regions were refined with, if any.
+        generator: The generator that renders it; not stored in the file.
+    """
+
+    latents: Latents
+    image: Tensor
+    target: Tensor
+    regions: Regions
+    status: Tensor
+    stats: dict[str, Tensor]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    segments: Tensor | None = None
+    generator: Any = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return self.image.shape[0]
+
+    def __getitem__(self, index: int | slice) -> Solution:
+        """One image, or several, as a solution of their own."""
+        rows = torch.arange(len(self))[index if isinstance(index, slice) else slice(index, index + 1 or None)]
+        if rows.numel() == 0:
+            raise IndexError(f"index {index} is out of range for a solution of {len(self)} images.")
+        provenance = {**self.provenance}
+        for key in ("crops", "names"):
+            if key in provenance:
+                provenance[key] = [provenance[key][int(row)] for row in rows]
+        return replace(
+            self,
+            latents=map_latents(lambda tensor: tensor[rows], self.latents),
+            image=self.image[rows],
+            target=self.target[rows],
+            regions=self.regions.select(rows),
+            status=self.status[rows],
+            stats={name: value[rows] for name, value in self.stats.items()},
+            provenance=provenance,
+            segments=None if self.segments is None else self.segments[rows],
+        )
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Names of the spaces, most editable first."""
+        return tuple(self.latents)
+
+    @property
+    def metrics(self) -> dict[str, Tensor]:
+        """Alias of ``stats``: numbers per image, each `[B]`."""
+        return self.stats
+
+    @property
+    def statuses(self) -> list[Status]:
+        """Status of each image."""
+        return [Status(int(code)) for code in self.status]
+
+    def edit(self, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
+        """Render the images with an edit (section 3.4 of the SAM report).
+
+        Args:
+            direction: Name of a direction of the generator, a file, or a tensor `[D]`, `[L, D]` or `[1, L, D]`.
+            strength: Multiple of the direction; several give one picture each.
+
+        Returns:
+            `[B, 3, H, W]`, or `[B * K, 3, H, W]` for K strengths (all strengths of the first image first).
+        """
+        from .editing import edit_solution
+
+        return edit_solution(self, direction, strength)
+
+    def sheet(self, edits: Sequence[tuple[str, float]] | None = None) -> Tensor:
+        """The picture that shows input, segments, spaces, reconstruction, error and edits, one row per image.
+
+        Returns:
+            `[1, 3, H', W']` in [-1, 1].
+        """
+        from .editing.sheet import draw_sheet
+
+        return draw_sheet(self, edits)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, atomically.
+
+        Raises:
+            OutputError: If the place cannot be written.
+        """
+        arrays = {f"latents/{key}": tensor for key, tensor in flatten(self.latents).items()}
+        arrays |= {f"stats/{name}": value for name, value in self.stats.items()}
+        arrays |= {"image": self.image, "target": self.target, "regions": self.regions.labels, "status": self.status}
+        if self.segments is not None:
+            arrays["segments"] = self.segments
+        arrays = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in arrays.items()}
+        header = {
+            "format": FORMAT,
+            "spaces": json.dumps(list(self.spaces)),
+            "region_spaces": json.dumps(list(self.regions.spaces)),
+            "formulation": self.regions.formulation,
+            "provenance": json.dumps(self.provenance),
+        }
+        data, target = serialise(arrays, header), Path(path)
+        if target.suffix != ".safetensors":
+            raise OutputError(f"A solution is saved as *.safetensors, not {target.name!r}; change the file's suffix.")
+        with atomic_write(target) as temporary:
+            Path(temporary).write_bytes(data)
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path, generator: Any = None) -> Solution:
+        """Read a solution.
+
+        Args:
+            path: The file.
+            generator: The generator it was made with, or its name; None takes the name that the file states.
+
+        Raises:
+            SolutionError: If the file is missing, damaged, no solution, or of another generator.
+        """
+        header, arrays = _read(Path(path))
+        try:
+            provenance = json.loads(header["provenance"])
+            order, region_spaces = json.loads(header["spaces"]), tuple(json.loads(header["region_spaces"]))
+            found = unflatten({k[8:]: v for k, v in arrays.items() if k.startswith("latents/")})
+            solution = cls(
+                latents={name: found[name] for name in order},
+                image=arrays["image"],
+                target=arrays["target"],
+                regions=Regions(arrays["regions"], region_spaces, header["formulation"]),  # type: ignore[arg-type]
+                status=arrays["status"],
+                stats={k[6:]: v for k, v in arrays.items() if k.startswith("stats/")},
+                provenance=provenance,
+                segments=arrays.get("segments"),
+            )
+        except (KeyError, ValueError, TypeError, AttributeError, InputError) as error:
+            raise SolutionError(f"{path} is damaged: {error!r}. Restore it from a copy or invert again.") from error
+        return solution._attach(generator, path)
+
+    def _attach(self, generator: Any, path: str | Path) -> Solution:
+        if generator is None or isinstance(generator, (str, Path)):
+            from ._api import load_generator
+
+            generator = load_generator(generator or self.provenance.get("generator", "demo"))
+        expected = self.provenance.get("fingerprint")
+        if expected != generator.fingerprint:
+            raise SolutionError(
+                f"{path} belongs to another generator: it was made with fingerprint {str(expected)[:16]}..., this one "
+                f"has {generator.fingerprint[:16]}.... Pass the generator it was made with as generator=."
+            )
+        device, dtype = generator.device, generator.dtype
+        self.latents = map_latents(lambda tensor: tensor.to(device, dtype), self.latents)
+        self.regions = self.regions.to(device)
+        self.generator = generator
+        return self
+
+
+def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
+    """Metadata and arrays of a solution file."""
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise SolutionError(f"{path} {what}; a solution is a file such as car.safetensors.")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise SolutionError(
+                    f"{path} is a safetensors file but no solution of saminv (format {header.get('format')!r}, "
+                    f"expected {FORMAT!r})."
+                )
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, SolutionError):
+            raise
+        raise SolutionError(f"{path} is no readable solution ({error}); it may be truncated.") from error

@@ -1,0 +1,172 @@
+"""The interface of a latent space, and how names become spaces."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .._errors import InputError
+from .._registry import Registry
+from .._types import Features, Latents, Value
+from ..generators import AbstractGenerator
+from ..regions import Formulation
+from ..sites import Tap
+
+
+@dataclass(frozen=True)
+class SpaceOptions:
+    """Choices that spaces share.
+
+    Attributes:
+        formulation: Which form of the regularisers: of the SAM report ("paper") or of its published code.
+        tap_point: Where a feature delta acts: "layer", between the convolution and its toRGB, or "block", after the
+            toRGB, as published; there the toRGB of its resolution never sees the delta.
+        skip: "blend": an edit freezes the RGB image accumulated before a frozen feature with the feature's mask, and
+            edits of strength 0 are the reconstruction. "published": only features are blended and no delta is added.
+        whiten_features: Measure feature deltas in units of each channel's standard deviation.
+        label: Condition of the mapping, for spaces that go through it.
+    """
+
+    formulation: Formulation = "paper"
+    tap_point: str = "layer"
+    skip: str = "blend"
+    whiten_features: bool = True
+    label: Tensor | int | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("formulation", self.formulation, ("paper", "published")),
+            ("tap_point", self.tap_point, ("layer", "block")),
+            ("skip", self.skip, ("blend", "published")),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
+
+
+class AbstractSpace(ABC):
+    """Variables of one kind and the taps they add.
+
+    Attributes:
+        name: As the user writes it: "W+", "F6".
+        rank: Position in the order of editability; lower is more editable.
+        spatial: Whether it takes a mask and takes part in the allocation.
+    """
+
+    name: str
+    rank: float
+    spatial: bool = False
+
+    @classmethod
+    @abstractmethod
+    def names(cls, generator: AbstractGenerator) -> list[str]:
+        """Names of this family that the generator offers."""
+
+    @abstractmethod
+    def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
+        """Sites that the space sets. Two spaces that share one are in conflict."""
+
+    @abstractmethod
+    def init(self, generator: AbstractGenerator, styles: Tensor, warm: Latents | None = None) -> Value:
+        """Start that renders the base image of ``styles`` `[B, L, D]`, or the warm start if it has this space."""
+
+    @abstractmethod
+    def bind(self, generator: AbstractGenerator, value: Value, mask: Tensor | None) -> list[Tap]:
+        """Taps of a value under a mask `[B, 1, h, w]` at the size of its site (None: everywhere)."""
+
+    def edit_taps(
+        self, generator: AbstractGenerator, value: Value, mask: Tensor | None, unedited: Features
+    ) -> list[Tap]:
+        """Taps while an edit is rendered; ``unedited`` holds what :meth:`frozen_sites` asked for."""
+        return self.bind(generator, value, mask)
+
+    def frozen_sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
+        """Sites whose unedited tensors :meth:`edit_taps` needs."""
+        return ()
+
+    def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
+        """Unweighted regularisers by name, each `[B]`."""
+        return {}
+
+    def step_scale(self, generator: AbstractGenerator, value: Value) -> Value:
+        """Factor on the learning rate of each tensor, broadcastable to it."""
+        return {}
+
+    def _warm(self, warm: Latents | None, like: Value) -> Value:
+        """The warm start of this space if there is one that fits, else ``like``."""
+        if not warm or self.name not in warm:
+            return like
+        for key, tensor in like.items():
+            given = warm[self.name].get(key)
+            if given is None or tuple(given.shape) != tuple(tensor.shape):
+                shape = "nothing" if given is None else list(given.shape)
+                raise InputError(f"The warm start of {self.name} must have {key!r} {list(tensor.shape)}, got {shape}.")
+        return {key: warm[self.name][key].detach().to(t.device, t.dtype).clone() for key, t in like.items()}
+
+
+class AbstractStyleSpace(AbstractSpace):
+    """A space that gives the styles of the whole image, the base that every inversion has."""
+
+    def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
+        return ("styles",)
+
+    @abstractmethod
+    def styles(self, generator: AbstractGenerator, value: Value) -> Tensor:
+        """Styles `[B, L, D]` of a value."""
+
+
+SPACES: Registry[type[AbstractSpace]] = Registry("space")
+_FAMILY = re.compile(r"([A-Z]+)(\d+)")
+
+
+def _families() -> list[type[AbstractSpace]]:
+    return [SPACES.get(key) for key in SPACES]
+
+
+def available_spaces(generator: AbstractGenerator) -> list[str]:
+    """Names of all spaces that a generator offers."""
+    return [name for family in _families() for name in family.names(generator)]
+
+
+def make_space(name: str, generator: AbstractGenerator, options: SpaceOptions) -> AbstractSpace:
+    """Turn a name such as "W+" or "F6" into a space of this generator.
+
+    Raises:
+        InputError: If no space has that name, or the generator does not offer it; the message lists what it offers.
+    """
+    if not isinstance(name, str):
+        raise InputError(f"A space is named by a string such as 'W+' or 'F6', got {type(name).__name__}.")
+    match = _FAMILY.fullmatch(name)
+    key = name if name in SPACES else match[1] if match else name
+    offered = available_spaces(generator)
+    if key not in SPACES or name not in offered:
+        raise InputError(f"Unknown space {name!r}. This generator offers: {', '.join(offered)}.")
+    return SPACES.get(key)(name, options)  # type: ignore[call-arg]
+
+
+def resolve_spaces(
+    names: Sequence[str], generator: AbstractGenerator, options: SpaceOptions | None = None
+) -> tuple[AbstractSpace, ...]:
+    """Turn names into spaces ordered by rank; W+ is added where no style space is named.
+
+    Raises:
+        InputError: For an empty list, an unknown or doubled name, or two spaces that set the same site.
+    """
+    if isinstance(names, str):
+        raise InputError(f"spaces must be a list of names, for example [{names!r}], not one string.")
+    if not names:
+        raise InputError("spaces is empty; name at least one, for example ['W+'].")
+    options = options or SpaceOptions()
+    spaces = [make_space(name, generator, options) for name in names]
+    if not any(isinstance(space, AbstractStyleSpace) for space in spaces):
+        spaces.append(make_space("W+", generator, options))
+    owner: dict[str, str] = {}
+    for space in spaces:
+        for site in space.sites(generator):
+            if site in owner:
+                raise InputError(f"{owner[site]} and {space.name} both set the site {site!r}; keep one of them.")
+            owner[site] = space.name
+    return tuple(sorted(spaces, key=lambda space: space.rank))

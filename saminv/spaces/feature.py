@@ -1,0 +1,68 @@
+"""F<l>: a masked change of the feature that convolution layer l writes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._types import Features, Latents, Value
+from ..generators import AbstractGenerator
+from ..sites import Add, Blend, Tap, zero_like_site
+from ._base import SPACES, AbstractSpace, SpaceOptions
+from .priors import feature_penalty
+
+
+@SPACES.register("F")
+class FeatureSpace(AbstractSpace):
+    """Change Δf of one feature map `[B, C, h, w]`, added under a mask (Eq. 3.3 and 3.4).
+
+    In an edit the delta is added first, then the feature is blended with the unedited one under the same mask, so
+    that an edit of strength 0 is the reconstruction; the RGB image accumulated so far is frozen likewise.
+
+    Reference: Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357), sections 3.3 and 3.4.
+    """
+
+    spatial = True
+
+    def __init__(self, name: str, options: SpaceOptions) -> None:
+        self.name, self.options = name, options
+        self.layer = int(name[1:])
+        self.rank = 10.0 + self.layer
+        self.site = name if options.tap_point == "layer" else f"{name}.block"
+
+    @classmethod
+    def names(cls, generator: AbstractGenerator) -> list[str]:
+        return list(generator.feature_sites)
+
+    def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
+        return (generator.site(self.site).name,)
+
+    def init(self, generator: AbstractGenerator, styles: Tensor, warm: Latents | None = None) -> Value:
+        return self._warm(warm, {"delta": zero_like_site(generator.site(self.site), styles.shape[0], styles)})
+
+    def bind(self, generator: AbstractGenerator, value: Value, mask: Tensor | None) -> list[Tap]:
+        return [Add(self.site, value["delta"], mask)]
+
+    def frozen_sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
+        skip = generator.site(self.site).skip
+        return (self.site,) if skip is None or self.options.skip == "published" else (self.site, skip)
+
+    def edit_taps(
+        self, generator: AbstractGenerator, value: Value, mask: Tensor | None, unedited: Features
+    ) -> list[Tap]:
+        feature = unedited[self.site]
+        mask = torch.ones_like(feature[:, :1]) if mask is None else mask
+        if self.options.skip == "published":
+            return [Blend(self.site, feature, mask)]
+        frozen = [Blend(site, unedited[site], mask) for site in self.frozen_sites(generator)]
+        return [Add(self.site, value["delta"], mask), *frozen]
+
+    def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
+        scale = self._deviation(generator) if self.options.whiten_features else None
+        return {"feature": feature_penalty(value["delta"], scale, self.options.formulation)}
+
+    def step_scale(self, generator: AbstractGenerator, value: Value) -> Value:
+        return {"delta": self._deviation(generator)[:, None, None]} if self.options.whiten_features else {}
+
+    def _deviation(self, generator: AbstractGenerator) -> Tensor:
+        return generator.feature_deviation(self.site)

@@ -1,0 +1,56 @@
+"""Regularisers of the SAM report, per image, as written in the report and as in its published code.
+
+Reference:
+    Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357), Eq. 3.6 and 3.7; Wulff and Torralba, 2020, arXiv 2009.06529.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..generators._base import LatentStatistics, gaussianise
+from ..regions import Formulation
+
+
+def gaussian_prior(styles: Tensor, statistics: LatentStatistics, formulation: Formulation = "paper") -> Tensor:
+    """Squared Mahalanobis distance of LeakyReLU_5(w), summed over slots (first term of Eq. 3.6).
+
+    Args:
+        styles: `[B, L, D]`.
+        statistics: Moments of the generator's w.
+        formulation: "paper" centres on the mean of LeakyReLU_5(w), "published" on LeakyReLU_5 of the mean w.
+
+    Returns:
+        `[B]`, float64: small eigenvalues of the covariance leave few digits in float32.
+    """
+    centre = statistics.mean_v if formulation == "paper" else statistics.mean_v_published
+    difference = gaussianise(styles.double()) - centre.to(styles.device)
+    inverse = statistics.inverse_covariance_v.to(styles.device)
+    return ((difference @ inverse) * difference).sum(dim=(1, 2))
+
+
+def deviation(styles: Tensor, formulation: Formulation = "paper") -> Tensor:
+    """Deviation of all slots from the first one (second term of Eq. 3.6): `[B, L, D]` -> `[B]`.
+
+    "paper" sums squared norms, "published" the norms themselves (with zero gradient where they vanish).
+    """
+    squares = (styles[:, 1:] - styles[:, :1]).square().sum(dim=2)
+    if formulation == "paper":
+        return squares.sum(dim=1)
+    positive = squares > 0
+    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0).sum(dim=1)
+
+
+def feature_penalty(delta: Tensor, deviation: Tensor | None = None, formulation: Formulation = "paper") -> Tensor:
+    """Size of a feature delta `[B, C, h, w]` (Eq. 3.7): `[B]`.
+
+    Args:
+        delta: The delta.
+        deviation: Standard deviation of each channel `[C]` to measure it in, or None.
+        formulation: "paper" sums squares, "published" averages them.
+    """
+    if deviation is not None:
+        delta = delta / deviation[:, None, None]
+    squares = delta.square().flatten(1)
+    return squares.sum(dim=1) if formulation == "paper" else squares.mean(dim=1)
