@@ -1,0 +1,52 @@
+"""saminv: optimization-centric GAN inversion and editing.
+
+The public door. :func:`invert` inverts pictures by spatially-adaptive multilayer inversion, :class:`Solution` holds the
+result, :func:`load_generator` opens a generator. Nothing is computed, compiled, downloaded or put on a GPU by importing.
+"""
+
+from . import demo
+from ._api import edit, invert, load_generator
+from ._errors import (
+    CheckpointError,
+    ImageError,
+    InputError,
+    MissingExtraError,
+    OutputError,
+    SaminvError,
+    SolutionError,
+    Status,
+    WeightsError,
+)
+from ._version import __version__
+from .optim import Adam, BestSoFar, Objective, PlateauStop, Problem, solve
+from .regions import Regions
+from .segment import GivenInvertibility, GivenRegions, allocate
+from .solution import Solution
+
+__all__ = [
+    "Adam",
+    "BestSoFar",
+    "CheckpointError",
+    "GivenInvertibility",
+    "GivenRegions",
+    "ImageError",
+    "InputError",
+    "MissingExtraError",
+    "Objective",
+    "OutputError",
+    "PlateauStop",
+    "Problem",
+    "Regions",
+    "SaminvError",
+    "Solution",
+    "SolutionError",
+    "Status",
+    "WeightsError",
+    "__version__",
+    "allocate",
+    "demo",
+    "edit",
+    "invert",
+    "load_generator",
+    "solve",
+]

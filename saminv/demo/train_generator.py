@@ -16,20 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..generators import StyleGAN2, StyleGAN2Config
+from ..generators import StyleGAN2
 from ..train import Discriminator, Trainer, TrainerConfig, discriminator_loss, generator_loss, gradient_penalty
+from .generator import CONFIG
 from .scenes import factors_from_z, render
-
-CONFIG = StyleGAN2Config(
-    resolution=128,
-    z_dim=64,
-    w_dim=128,
-    channel_base=3072,
-    channel_max=128,
-    mapping_layers=4,
-    learning_rate_multiplier=1.0,
-)
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -41,7 +31,7 @@ class Stage:
     batch: int = 4
 
 
-STAGES = (Stage("rgb6.block", 32, 6000), Stage("rgb8.block", 64, 7000), Stage(None, 128, 8000))
+STAGES = (Stage("rgb6.block", 32, 6000), Stage("rgb8.block", 64, 4000), Stage(None, 128, 7000))
 
 
 def pairs(step: int, batch: int, side: int, offset: int = 0) -> tuple[Tensor, Tensor]:

@@ -9,15 +9,19 @@ Reference:
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from .._errors import InputError
+from .._errors import CheckpointError, InputError
+from .._files import atomic_write
 from .._types import Features
 from ..ops.fir import upsample_rgb
 from ..ops.layer_epilogue import layer_epilogue
@@ -105,7 +109,7 @@ class EqualLinear(nn.Module):
         return F.linear(x, self.weight * self.gain, self.bias * self.multiplier)
 
 
-class Mapping(nn.Module):
+class MappingNetwork(nn.Module):
     """Noise and label to w."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
@@ -229,7 +233,7 @@ class StyleGAN2(AbstractGenerator):
         self.image_size, self.z_dim, self.label_dim = config.image_size, config.z_dim, config.label_dim
         self.num_styles, self.style_dim = config.num_layers + 1, config.w_dim
         self.const = nn.Parameter(torch.randn(config.channels(4), 4, 4))
-        self.mapping_network = Mapping(config)
+        self.mapping_network = MappingNetwork(config)
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))
         self.torgb = nn.ModuleDict({str(i): self._torgb(i) for i in self._rgb_layers()})
@@ -420,3 +424,35 @@ class StyleGAN2(AbstractGenerator):
         image = self.synthesis(self.mapping(z, label, truncation))
         assert isinstance(image, Tensor)
         return image
+
+
+def save_stylegan2(generator: StyleGAN2, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a generator in the library's own form: one safetensors file, its configuration in the metadata.
+
+    Raises:
+        OutputError: If the place cannot be written.
+    """
+    arrays = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in generator.state_dict().items()}
+    header = {"family": "stylegan2", "config": json.dumps(asdict(generator.config)), **(metadata or {})}
+    with atomic_write(path) as temporary:
+        Path(temporary).write_bytes(serialise(arrays, header))
+    return Path(path)
+
+
+def stylegan2_from_arrays(arrays: Mapping[str, Tensor], metadata: Mapping[str, str], what: str) -> StyleGAN2:
+    """Build a frozen generator from what :func:`save_stylegan2` wrote; ``what`` names it in errors.
+
+    Raises:
+        CheckpointError: If the metadata are of another thing, or the arrays do not fit them.
+    """
+    if metadata.get("family") != "stylegan2":
+        raise CheckpointError(f"{what} holds no StyleGAN2 of saminv (family {metadata.get('family')!r}).")
+    try:
+        fields = json.loads(metadata["config"])
+        fields["crop"] = tuple(fields["crop"]) if fields.get("crop") else None
+        generator = StyleGAN2(StyleGAN2Config(**fields))
+        generator.load_state_dict({name: tensor.float() for name, tensor in arrays.items()})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{what} is damaged: {error}") from error
+    generator.freeze()
+    return generator

@@ -1,7 +1,8 @@
 """Segments of an image, and the rule that gives each segment a latent space.
 
 What is here: the interfaces and segment arithmetic (``_base``), the τ rule (``allocate``), segmenters ("felzenszwalb"
-and "slic" of scikit-image, "labels" from a label image, "none"), and maps or regions that the user gives (``given``).
+and "slic" of scikit-image, "labels" from a label image, "none", and by its name alone the demo's own "demo"), and maps
+or regions that the user gives (``given``).
 
 How to add a segmenter: write a class with ``__call__(image) -> Segments`` that derives from ``AbstractSegmenter`` in a
 file of its own, and decorate it with ``register_segmenter("name")``; its constructor's arguments are its settings, and
@@ -28,6 +29,9 @@ from .allocate import allocate, check_tau
 from .given import GivenInvertibility, GivenRegions
 from .labels import LabelImage
 from .skimage import Felzenszwalb, Slic
+
+# By name only: the demo stands above this folder, and its weights are wanted by nobody else.
+SEGMENTERS.add("demo", "saminv.demo.segmenter:DemoSegmenter")
 
 __all__ = [
     "SEGMENTERS",

@@ -1,0 +1,350 @@
+"""The functions behind the door: names become objects here, then :func:`saminv.optim.solve` is called."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._errors import CheckpointError, InputError
+from ._version import __version__
+from .demo.generator import load_demo_generator
+from .editing import edit_solution
+from .generators import GENERATORS, AbstractGenerator
+from .generators.stylegan2 import stylegan2_from_arrays
+from .images import Picture, fit, load_many
+from .metrics import get_metric
+from .metrics._base import AbstractMetric
+from .optim import AbstractSolver, Adam, BestSoFar, Escalate, Objective, PlateauStop, Problem, solve
+from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
+from .optim.start import nearest_styles
+from .regions import Regions
+from .segment import SEGMENTERS, AbstractInvertibility, AbstractSegmenter, GivenRegions, LabelImage, Segments, allocate
+from .segment import check_tau as _check_tau
+from .solution import Solution
+from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
+from .spaces._base import SpaceOptions
+from .weights import read_safetensors
+
+DEFAULT_TAU = 0.3
+DEFAULT_STEPS = 300
+FAR_FROM_DOMAIN = 2.0
+"""Distance to the nearest sample, relative to that between samples, above which a picture counts as foreign."""
+
+
+def load_generator(generator: str | Path | AbstractGenerator = "demo", device: str = "cpu") -> AbstractGenerator:
+    """Open a generator.
+
+    Args:
+        generator: A registered name, a .safetensors file that saminv wrote, or a generator, which is passed through.
+        device: "cpu", "cuda", "cuda:0" or "auto".
+
+    Raises:
+        InputError: For an unknown name; the message lists the known ones.
+        CheckpointError: For a file that is damaged or holds something else.
+    """
+    if isinstance(generator, AbstractGenerator):
+        return generator
+    name = str(generator)
+    if Path(name).suffix == ".safetensors":
+        path = Path(name)
+        if not path.is_file():
+            raise CheckpointError(f"The generator file {path} does not exist.")
+        return stylegan2_from_arrays(*read_safetensors(path.read_bytes(), str(path)), str(path)).to(_device(device))
+    return _named_generator(name).to(_device(device))
+
+
+@functools.lru_cache(maxsize=4)
+def _named_generator(name: str) -> AbstractGenerator:
+    return GENERATORS.get(name)()
+
+
+if "demo" not in GENERATORS:
+    GENERATORS.add("demo", load_demo_generator)
+
+
+def _device(name: str | torch.device) -> torch.device:
+    if str(name) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"Unknown device {name!r}; use 'auto', 'cpu' or 'cuda'.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device='cuda' was asked for, but torch sees no CUDA device here; use device='cpu' or 'auto'.")
+    return device
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that an inversion needs, as objects."""
+
+    generator: AbstractGenerator
+    target: Tensor
+    crops: list[dict[str, Any]]
+    names: list[str]
+    spaces: tuple[AbstractSpace, ...]
+    candidates: tuple[str, ...]
+    metric: AbstractMetric
+    options: SpaceOptions
+    tau: float
+
+
+def invert(
+    img: Any,
+    spaces: Sequence[str] | None = None,
+    tau: float = DEFAULT_TAU,
+    *,
+    generator: str | Path | AbstractGenerator = "demo",
+    label: Tensor | int | None = None,
+    segmenter: str | AbstractSegmenter | Any = "auto",
+    invertibility: str | AbstractInvertibility | GivenRegions | Regions = "measured",
+    metric: str | AbstractMetric = "auto",
+    encoder: str | Tensor | Solution = "auto",
+    steps: int = DEFAULT_STEPS,
+    formulation: str = "paper",
+    tap_point: str = "layer",
+    skip: str = "blend",
+    weights: Mapping[str, float] | None = None,
+    rate: float = 0.05,
+    rates: Mapping[str, float] | None = None,
+    noise: str = "const",
+    fit_mode: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+    progress: bool = False,
+) -> Solution:
+    """Invert pictures by spatially-adaptive multilayer inversion.
+
+    Args:
+        img: Path, PIL image, array or tensor, or a list of them; a batch `[B, 3, H, W]` is B pictures.
+        spaces: Names such as "W+", "F4", "F6"; the generator's default where None. Segments are shared out among the
+            style space (if named) and the feature spaces.
+        tau: Largest mean perceptual error of a segment that stays in a more editable space, from 0 up.
+        generator: Name, file or generator.
+        label: Class number or vector of a conditional generator.
+        segmenter: "auto", a registered name, a segmenter, or a label image.
+        invertibility: "measured" while inverting, or given: error maps, regions, or drawn regions.
+        metric: Perceptual metric by name; "auto" is "demo" for the demo generator and "lpips-vgg" for all others.
+        encoder: Where to start: "auto" or "nearest" (the nearest of random samples), "mean" or "none" (the mean w),
+            styles `[L, D]` or `[B, L, D]`, or another solution.
+        steps: Steps in all; 0 returns the start.
+        formulation: "paper" or "published" form of masks and regularisers.
+        tap_point: "layer" or "block", where feature deltas act.
+        skip: "blend" or "published", what an edit freezes.
+        weights: Weights of the objective's parts to change, by name.
+        rate, rates: Adam's learning rate, and that of single spaces by name.
+        noise: Noise mode of the generator; "const" keeps the objective deterministic.
+        fit_mode: "auto", "crop" or "letterbox", how pictures of another shape are fitted.
+        device: "auto", "cpu" or "cuda".
+        seed: Of everything random.
+        progress: Show a bar.
+
+    Returns:
+        One solution over all pictures.
+
+    Raises:
+        InputError: For anything unusable, with what is allowed.
+        ImageError: For a picture that cannot be read.
+
+    Reference:
+        Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357).
+    """
+    options = SpaceOptions(formulation, tap_point, skip, formulation == "paper", label)  # type: ignore[arg-type]
+    job = _prepare(img, spaces, tau, generator, metric, options, fit_mode, _device(device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        styles, warm, distance = _start(encoder, job, seed)
+        _warn_of_foreign(distance, job.names)
+        segments = _segments(segmenter, job)
+        regions, measured = _regions(invertibility, segments, job)
+        chosen = dict(PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS) | dict(weights or {})
+        problem = Problem(
+            job.generator,
+            job.target,
+            styles,
+            job.spaces,
+            regions,
+            Objective(job.metric, chosen, clamp=formulation == "published"),
+            noise=noise,
+            warm=warm,
+        )
+        solver = _solver(job, segments if measured else None, rate, rates or {})
+        solution = solve(problem, solver, max_steps=steps, progress=progress)
+    given = {"steps": steps, "seed": seed, "noise": noise, "weights": chosen, "invertibility": _name_of(invertibility)}
+    return _finish(solution, job, segments, given, distance)
+
+
+def edit(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
+    """Render a solution with an edit; the same as :meth:`Solution.edit`."""
+    return edit_solution(solution, direction, strength)
+
+
+def _prepare(
+    img: Any,
+    spaces: Sequence[str] | None,
+    tau: float,
+    generator: str | Path | AbstractGenerator,
+    metric: str | AbstractMetric,
+    options: SpaceOptions,
+    fit_mode: str,
+    device: torch.device,
+) -> _Job:
+    tau = _check_tau(tau)
+    opened = load_generator(generator).to(device)
+    named = list(opened.default_spaces if spaces is None else spaces)
+    resolved = resolve_spaces(named, opened, options)
+    pictures: list[Picture] = load_many(img)
+    fitted = [fit(picture, opened.image_size, fit_mode) for picture in pictures]
+    if isinstance(metric, str):
+        is_demo = opened is _named_generator("demo") if str(generator) == "demo" else False
+        metric = get_metric(("demo" if is_demo else "lpips-vgg") if metric == "auto" else metric)
+    return _Job(
+        generator=opened,
+        target=torch.cat([tensor for tensor, _ in fitted]).to(device, opened.dtype),
+        crops=[crop.to_dict() for _, crop in fitted],
+        names=[picture.name for picture in pictures],
+        spaces=resolved,
+        candidates=_candidates(resolved, named),
+        metric=metric.to(device, opened.dtype),
+        options=options,
+        tau=tau,
+    )
+
+
+def _candidates(spaces: Sequence[AbstractSpace], named: Sequence[str]) -> tuple[str, ...]:
+    """Spaces among which segments are shared out: the spatial ones, and the style space if it was named."""
+    styles = [space.name for space in spaces if isinstance(space, AbstractStyleSpace)]
+    spatial = [space.name for space in spaces if space.spatial]
+    return tuple([name for name in styles if name in named or not spatial] + spatial)
+
+
+def _start(encoder: Any, job: _Job, seed: int) -> tuple[Tensor, dict | None, Tensor | None]:
+    """Start styles `[B, L, D]`, warm values of further spaces, and the distance to the nearest sample `[B]`."""
+    batch, generator = job.target.shape[0], job.generator
+    if isinstance(encoder, Solution):
+        if len(encoder) != batch:
+            raise InputError(f"The solution to start from has {len(encoder)} images, but there are {batch} pictures.")
+        base = next(space for space in job.spaces if isinstance(space, AbstractStyleSpace))
+        mean = generator.mapping(generator.sample_z(1, seed), job.options.label)
+        styles = base.styles(generator, encoder.latents[base.name]) if base.name in encoder.latents else mean
+        return styles.expand(batch, -1, -1), encoder.latents, None
+    if isinstance(encoder, Tensor):
+        shape = (generator.num_styles, generator.style_dim)
+        if tuple(encoder.shape[-2:]) != shape or encoder.dim() not in (2, 3):
+            raise InputError(f"Start styles must be {list(shape)} or {[batch, *shape]}, got {list(encoder.shape)}.")
+        styles = encoder.to(job.target).reshape(-1, *shape)
+        return styles.expand(batch, -1, -1), None, None
+    if encoder in ("mean", "none"):
+        mean = generator.statistics(job.options.label).mean_w.to(job.target)
+        return mean.expand(batch, generator.num_styles, -1), None, None
+    if encoder in ("auto", "nearest"):
+        styles, distance = nearest_styles(generator, job.target, job.metric, seed, job.options.label)
+        return styles, None, distance
+    raise InputError(f"encoder={encoder!r} is unknown; use 'auto', 'nearest', 'mean', styles, or a solution.")
+
+
+def _warn_of_foreign(distance: Tensor | None, names: Sequence[str]) -> None:
+    if distance is None:
+        return
+    for name, value in zip(names, distance.tolist()):
+        if value > FAR_FROM_DOMAIN:
+            warnings.warn(
+                f"{name} looks far from what the generator makes: its nearest sample is {value:.1f} times as far away "
+                f"as samples are from each other (more than {FAR_FROM_DOMAIN:g} is unusual). Expect later layers to be "
+                "used for most of it, and weak edits.",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _segments(segmenter: Any, job: _Job) -> Segments:
+    if isinstance(segmenter, str):
+        chosen = segmenter
+        if segmenter == "auto":
+            chosen = "demo" if job.metric.name == "demo" else "felzenszwalb"
+        if chosen in SEGMENTERS:
+            segmenter = SEGMENTERS.get(chosen)()
+        elif Path(chosen).suffix:
+            segmenter = LabelImage(chosen)
+        else:
+            SEGMENTERS.get(chosen)
+    elif not isinstance(segmenter, AbstractSegmenter):
+        segmenter = LabelImage(segmenter)
+    return segmenter(job.target)
+
+
+def _regions(invertibility: Any, segments: Segments, job: _Job) -> tuple[Regions, bool]:
+    """Regions to begin with, and whether they are to be measured on the way."""
+    height, width = job.target.shape[-2:]
+    uniform = Regions.uniform(
+        job.target.shape[0],
+        (height, width),
+        job.candidates,
+        job.candidates[0],
+        formulation=job.options.formulation,
+        device=job.target.device,
+    )
+    if isinstance(invertibility, Regions):
+        return replace(invertibility, formulation=job.options.formulation), False
+    if isinstance(invertibility, GivenRegions):
+        return invertibility(job.target, formulation=job.options.formulation), False
+    if isinstance(invertibility, AbstractInvertibility):
+        error = invertibility(job.target)
+        return allocate(error, segments, job.candidates, job.tau, formulation=job.options.formulation), False
+    if invertibility == "measured":
+        return uniform, len(job.candidates) > 1
+    raise InputError(
+        f"invertibility={invertibility!r} is unknown; use 'measured', GivenInvertibility, GivenRegions or Regions."
+    )
+
+
+def _solver(job: _Job, segments: Segments | None, rate: float, rates: Mapping[str, float]) -> AbstractSolver:
+    solver: AbstractSolver = BestSoFar(Adam(rate=rate, rates=dict(rates)))
+    if segments is None:
+        return PlateauStop(solver)
+    return Escalate(solver, job.metric, segments.ids.to(job.target.device), job.tau)
+
+
+def _name_of(thing: Any) -> str:
+    return thing if isinstance(thing, str) else type(thing).__name__
+
+
+@torch.no_grad()
+def _finish(solution: Solution, job: _Job, segments: Segments, given: dict, distance: Tensor | None) -> Solution:
+    """Add metrics and provenance."""
+    stats = dict(solution.stats)
+    stats["mse"] = (solution.image - solution.target).square().mean(dim=(1, 2, 3))
+    stats["ssim"] = get_metric("ssim").compare(solution.image, solution.target)
+    stats[job.metric.name] = job.metric.compare(solution.image, solution.target)
+    if distance is not None:
+        stats["domain_distance"] = distance
+    for name in solution.regions.spaces:
+        stats[f"share/{name}"] = solution.regions.share(name)
+    options = {key: value for key, value in asdict(job.options).items() if key != "label"}
+    label = job.options.label
+    provenance = {
+        "saminv": __version__,
+        "generator": "demo" if job.generator is _demo_if_loaded() else "",
+        "fingerprint": job.generator.fingerprint,
+        "spaces": list(solution.latents),
+        "space_options": options,
+        "label": label.tolist() if isinstance(label, Tensor) else label,
+        "tau": job.tau,
+        "metric": job.metric.name,
+        "names": job.names,
+        "crops": job.crops,
+        "segment_names": {str(key): value for key, value in segments.names.items()},
+        **given,
+    }
+    return replace(solution, stats=stats, provenance=provenance, segments=segments.ids)
+
+
+def _demo_if_loaded() -> AbstractGenerator | None:
+    return _named_generator("demo") if _named_generator.cache_info().currsize else None
