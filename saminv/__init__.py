@@ -1,7 +1,8 @@
 """saminv: optimization-centric GAN inversion and editing.
 
-The public door. :func:`invert` inverts pictures by spatially-adaptive multilayer inversion, :class:`Solution` holds the
-result, :func:`load_generator` opens a generator. Nothing is computed, compiled, downloaded or put on a GPU by importing.
+The public door. :func:`invert` inverts pictures by spatially-adaptive multilayer inversion, :class:`Solution` holds
+the result, :func:`load_generator` opens a generator. Importing computes, compiles and downloads nothing and leaves the
+GPU alone.
 """
 
 from . import demo

@@ -34,7 +34,7 @@ from .weights import read_safetensors
 
 DEFAULT_TAU = 0.3
 DEFAULT_STEPS = 300
-FAR_FROM_DOMAIN = 2.0
+FAR_FROM_DOMAIN = 2.7
 """Distance to the nearest sample, relative to that between samples, above which a picture counts as foreign."""
 
 

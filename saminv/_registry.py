@@ -47,7 +47,9 @@ class Registry(Generic[T]):
         if name not in self._entries:
             close = difflib.get_close_matches(str(name), self._entries, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"Unknown {self.kind} {name!r}. Known: {', '.join(sorted(self._entries)) or 'none'}.{hint}")
+            raise InputError(
+                f"Unknown {self.kind} {name!r}. Known: {', '.join(sorted(self._entries)) or 'none'}.{hint}"
+            )
         entry = self._entries[name]
         if isinstance(entry, str):
             module, attribute = entry.split(":")

@@ -177,7 +177,7 @@ def test_the_bundled_file_is_small_and_has_its_figures() -> None:
 
 @pytest.mark.parametrize("strangers", [False, True])
 def test_it_reads_scenes_that_it_never_saw(network: VisionNet, strangers: bool) -> None:
-    batch = sample_scenes(32, SEED, strangers)
+    batch = sample_scenes(96, SEED, strangers)
     labels, factors = read(network, batch.images)
     assert (labels == batch.segments).float().mean() > (0.97 if strangers else 0.985)
     for name in ("car_x", "car_size", "car_hue"):

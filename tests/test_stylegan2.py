@@ -6,11 +6,9 @@ import pytest
 import torch
 from helpers import Golden, assert_close, golden
 
-from saminv._errors import InputError
 from saminv.checkpoints import stylegan2_from_nvlabs
 from saminv.generators import StyleGAN2, StyleGAN2Config
 from saminv.ops.modulated_conv import modulated_conv2d
-from saminv.sites import Add, Blend, Replace
 
 CASES = ("sg2ada_a_skip128", "sg2ada_b_orig64_cond", "sg2ada_c_resnet32_clamp")
 TOLERANCE = 1e-5
@@ -74,9 +72,9 @@ def test_synthesis_matches_layer_by_layer(case, which):
             got = generator.synthesis(styles, until=f"rgb{layer}.block")[f"rgb{layer}.block"]
         elif rest.endswith("affine"):
             name = rest.split("/")[0]
-            slot, module = {
-                "conv0": (layer - 1, "layers"), "conv1": (layer, "layers"), "torgb": (layer + 1, "torgb")
-            }[name]
+            slot, module = {"conv0": (layer - 1, "layers"), "conv1": (layer, "layers"), "torgb": (layer + 1, "torgb")}[
+                name
+            ]
             owner = generator.layers[slot] if module == "layers" else generator.torgb[str(layer)]
             got = owner.affine(styles[:, slot])
         else:

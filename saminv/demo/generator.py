@@ -37,7 +37,7 @@ def load_demo_generator() -> StyleGAN2:
 @torch.no_grad()
 def export(generator: StyleGAN2, trained_by: str, figures: Mapping[str, float] | None = None) -> Path:
     """Set the mean w, write the bundled file and its card."""
-    generator.w_avg.copy_(generator.mapping_network(generator.sample_z(20000, seed=0), None).mean(dim=0))
+    generator.w_avg = generator.mapping(generator.sample_z(20000, seed=0))[:, 0].mean(dim=0)
     path = save_stylegan2(generator, WEIGHTS / f"{BUNDLED}.safetensors")
     write_card(
         BUNDLED,

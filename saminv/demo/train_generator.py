@@ -3,12 +3,14 @@
 The factors of a scene are a function of z, so every z comes with its picture. Regression starts at 32 pixels on the
 skip image of that resolution, goes on at 64 and 128, and needs no discriminator; the adversarial part sharpens.
 
-Run ``python -m saminv.demo.train_generator --folder runs/generator``; run it again after an interruption and it continues.
+Run ``python -m saminv.demo.train_generator --folder runs/generator``; run it again after an interruption and it goes
+on.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +20,9 @@ from torch import Tensor
 
 from ..generators import StyleGAN2
 from ..train import Discriminator, Trainer, TrainerConfig, discriminator_loss, generator_loss, gradient_penalty
-from .generator import CONFIG
+from .generator import CONFIG, export
 from .scenes import factors_from_z, render
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -52,19 +55,21 @@ def regression_loss(image: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {"loss": 2 * squared + absolute + edges, "mse": squared, "edges": edges}
 
 
-def train_regression(folder: Path) -> StyleGAN2:
+def stage_at(step: int) -> Stage:
+    """The stage that a step belongs to."""
+    for stage in STAGES:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    return STAGES[-1]
+
+
+def train_regression(folder: Path, until: int | None = None) -> StyleGAN2:
     """Run (or resume) the regression stages; returns the averaged generator."""
     torch.manual_seed(0)
     config = TrainerConfig(steps=sum(stage.steps for stage in STAGES), learning_rate=3e-3)
     model = StyleGAN2(CONFIG)
     trainer = Trainer(model, config, folder)
-
-    def stage_at(step: int) -> Stage:
-        for stage in STAGES:
-            if step < stage.steps:
-                return stage
-            step -= stage.steps
-        return STAGES[-1]
 
     def compute(step: int) -> dict[str, Tensor]:
         stage = stage_at(step)
@@ -73,12 +78,96 @@ def train_regression(folder: Path) -> StyleGAN2:
         image = rendered if isinstance(rendered, Tensor) else rendered[stage.site or ""]
         return regression_loss(image, target)
 
-    trainer.run(compute)
+    trainer.run(compute, until)
     return trainer.average
 
 
-if __name__ == "__main__":
+@dataclass(frozen=True)
+class Adversarial:
+    """The sharpening part.
+
+    Attributes:
+        weight: Of the non-saturating loss beside the regression.
+        gamma: Of R1, which is computed every ``lazy`` steps and multiplied by them.
+    """
+
+    steps: int = 3000
+    batch: int = 4
+    weight: float = 0.01
+    gamma: float = 5.0
+    lazy: int = 8
+    learning_rate: float = 1e-3
+
+
+def train_adversarial(
+    start: StyleGAN2, folder: Path, settings: Adversarial | None = None, until: int | None = None
+) -> StyleGAN2:
+    """Run (or resume) the adversarial part from a regressed generator; returns the averaged generator."""
+    settings = settings or Adversarial()
+    torch.manual_seed(1)
+    model = copy.deepcopy(start).train().requires_grad_(True)
+    critic = Discriminator(CONFIG.resolution)
+    config = TrainerConfig(settings.steps, learning_rate=settings.learning_rate)
+    trainer = Trainer(model, config, folder, critic=critic)
+    optimiser = trainer.extra_optimisers["critic"]
+
+    def teach_critic(step: int, real: Tensor, fake: Tensor) -> Tensor:
+        penalise = step % settings.lazy == 0
+        real = real.requires_grad_(penalise)
+        logits = critic(real)
+        loss = discriminator_loss(logits, critic(fake.detach()))
+        total = loss + settings.gamma * settings.lazy * gradient_penalty(real, logits) if penalise else loss
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        optimiser.step()
+        return loss
+
+    def compute(step: int) -> dict[str, Tensor]:
+        z, target = pairs(step, settings.batch, CONFIG.resolution, offset=1)
+        image = model(z)
+        critic_loss = teach_critic(step, target.clone(), image)
+        critic.requires_grad_(False)
+        losses = regression_loss(image, target)
+        adversarial = generator_loss(critic(image))
+        critic.requires_grad_(True)
+        total = losses["loss"] + settings.weight * adversarial
+        return {**losses, "loss": total, "adversarial": adversarial, "critic": critic_loss}
+
+    trainer.run(compute, until)
+    return trainer.average
+
+
+@torch.no_grad()
+def measure(generator: StyleGAN2, count: int = 64, seed: int = 0) -> dict[str, float]:
+    """PSNR of generated scenes against rendered ones, and the ratio of their mean gradient magnitudes."""
+    z = generator.sample_z(count, 10_000_000 + seed)
+    targets = render(factors_from_z(z)).images
+    images = torch.cat([generator(part) for part in z.split(8)])
+    psnr = 10 * torch.log10(4 / (images - targets).square().mean(dim=(1, 2, 3)))
+    return {"psnr": round(float(psnr.median()), 2), "sharpness": round(sharpness(images) / sharpness(targets), 4)}
+
+
+def sharpness(images: Tensor) -> float:
+    """Mean gradient magnitude of images `[B, 3, H, W]`."""
+    across, down = images.diff(dim=3)[..., :-1, :], images.diff(dim=2)[..., :-1]
+    return float((across.square() + down.square()).sqrt().mean())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train, measure and export."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/generator"))
-    arguments = parser.parse_args()
-    train_regression(arguments.folder / "regression")
+    parser.add_argument("--folder", type=Path, default=Path("runs/generator"), help="checkpoints and logs")
+    parser.add_argument("--regression-only", action="store_true", help="leave out the adversarial part")
+    options = parser.parse_args(arguments)
+    generator = train_regression(options.folder / "regression")
+    command = "python -m saminv.demo.train_generator"
+    if options.regression_only:
+        command += " --regression-only"
+    else:
+        generator = train_adversarial(generator, options.folder / "adversarial")
+    figures = measure(generator)
+    print(f"wrote {export(generator, command, figures)}: {figures}")
+
+
+if __name__ == "__main__":
+    main()

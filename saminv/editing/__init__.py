@@ -1,8 +1,8 @@
 """Edits of a solution: directions, how they are applied, and the sheet that shows them.
 
-What is here: ``directions.py`` (find a direction by name, file or tensor), ``apply.py`` (section 3.4 of the SAM report),
-``sheet.py`` (the picture). How to add one: a function of a solution that returns images. May import: spaces, segments
-and everything below.
+What is here: ``directions.py`` (find a direction by name, file or tensor), ``apply.py`` (section 3.4 of the SAM
+report), ``sheet.py`` (the picture). How to add one: a function of a solution that returns images. May import: spaces,
+segments and everything below.
 """
 
 from .apply import edit_solution, render_edit

@@ -81,7 +81,5 @@ def edit_solution(solution: Solution, direction: Any, strength: float | Sequence
     spaces = solution_spaces(solution)
     latents = map_latents(lambda tensor: tensor.detach(), solution.latents)
     noise = solution.provenance.get("noise", "const")
-    images = [
-        render_edit(solution.generator, spaces, latents, solution.regions, s * change, noise) for s in strengths
-    ]
+    images = [render_edit(solution.generator, spaces, latents, solution.regions, s * change, noise) for s in strengths]
     return torch.stack(images, dim=1).flatten(0, 1)

@@ -66,9 +66,11 @@ def _from_file(path: Path) -> Tensor:
             arrays = list(load_file(path).values())
         else:
             loaded = np.load(path, allow_pickle=False)
-            arrays = [torch.from_numpy(loaded[k]) for k in loaded.files] if path.suffix == ".npz" else [
-                torch.from_numpy(loaded)
-            ]
+            arrays = (
+                [torch.from_numpy(loaded[k]) for k in loaded.files]
+                if path.suffix == ".npz"
+                else [torch.from_numpy(loaded)]
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} is no readable array file: {error}.") from error
     if len(arrays) != 1:

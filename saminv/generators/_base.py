@@ -23,6 +23,7 @@ GAUSSIANISE_SLOPE = 5.0
 """LeakyReLU slope that undoes the last LeakyReLU(0.2) of the mapping (Wulff and Torralba, 2020, arXiv 2009.06529)."""
 
 STATISTICS_SAMPLES = 5000
+EIGENVALUE_FLOOR = 1e-3
 
 
 def gaussianise(w: Tensor) -> Tensor:
@@ -38,10 +39,11 @@ class LatentStatistics:
         mean_w: Mean of w `[D]`.
         mean_v: Mean of v `[D]`, the centre that Eq. 3.6 of the SAM report asks for.
         mean_v_published: LeakyReLU_5 of the mean of w `[D]`, the centre that the published code uses.
-        inverse_covariance_w: `[D, D]`, float64.
-        inverse_covariance_v: `[D, D]`, float64.
-        factor_v: Lower Cholesky factor of the covariance of v `[D, D]`, float64.
-        label: The condition it was drawn for.
+        inverse_covariance_w: `[D, D]`, float64, with the published 1e-8 on the diagonal of the covariance.
+        inverse_covariance_v: The same of v.
+        precision_v: Inverse covariance of v with a floor of :data:`EIGENVALUE_FLOOR` mean eigenvalues, so that
+            directions in which samples hardly vary do not rule the prior `[D, D]`, float64.
+        factor_w: Lower Cholesky factor of the covariance of w with the same floor `[D, D]`, float64.
     """
 
     mean_w: Tensor
@@ -49,15 +51,17 @@ class LatentStatistics:
     mean_v_published: Tensor
     inverse_covariance_w: Tensor
     inverse_covariance_v: Tensor
-    factor_v: Tensor
+    precision_v: Tensor
+    factor_w: Tensor
 
     @classmethod
     def from_samples(cls, w: Tensor, jitter: float = 1e-8) -> LatentStatistics:
         """Estimate the moments from samples `[N, D]` (covariance divided by N - 1, plus ``jitter`` on the diagonal)."""
         w = w.detach().double()
         v = gaussianise(w)
-        eye = torch.eye(w.shape[1], dtype=w.dtype, device=w.device) * jitter
-        covariance_w, covariance_v = torch.cov(w.t()) + eye, torch.cov(v.t()) + eye
+        eye = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)
+        covariance_w, covariance_v = torch.cov(w.t()) + jitter * eye, torch.cov(v.t()) + jitter * eye
+        floor_w, floor_v = (EIGENVALUE_FLOOR * c.diagonal().mean() * eye for c in (covariance_w, covariance_v))
         mean_w = w.mean(0)
         return cls(
             mean_w=mean_w,
@@ -65,7 +69,8 @@ class LatentStatistics:
             mean_v_published=gaussianise(mean_w),
             inverse_covariance_w=torch.linalg.inv(covariance_w),
             inverse_covariance_v=torch.linalg.inv(covariance_v),
-            factor_v=torch.linalg.cholesky(covariance_v),
+            precision_v=torch.linalg.inv(covariance_v + floor_v),
+            factor_w=torch.linalg.cholesky(covariance_w + floor_w),
         )
 
 

@@ -9,6 +9,7 @@ Reference:
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,7 +120,7 @@ class MappingNetwork(nn.Module):
         widths = [config.z_dim + embed, *hidden, config.w_dim]
         self.embed = EqualLinear(config.label_dim, embed) if embed else None
         self.layers = nn.ModuleList(
-            EqualLinear(a, b, multiplier=config.learning_rate_multiplier) for a, b in zip(widths, widths[1:])
+            EqualLinear(a, b, multiplier=config.learning_rate_multiplier) for a, b in itertools.pairwise(widths)
         )
 
     def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
@@ -163,6 +164,7 @@ class ModulatedLayer(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.noise_const: Tensor
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self._squares = _FrozenSquares()
 
@@ -212,6 +214,12 @@ class _Collector:
                 raise InputError(f"until={name!r} is no site of this generator. It has: {', '.join(sites)}.")
         self.names, self.found = names, Features()
 
+    def check(self, noise: str) -> None:
+        """Raise if something that was asked for did not come by."""
+        missing = ", ".join(name for name in self.names if name not in self.found)
+        if missing:
+            raise InputError(f"until={missing} is not computed with noise={noise!r}.")
+
     def see(self, name: str, x: Tensor | None) -> bool:
         """Keep ``x`` if it was asked for; True when nothing is missing any more."""
         if x is not None and name in self.names:
@@ -234,6 +242,7 @@ class StyleGAN2(AbstractGenerator):
         self.num_styles, self.style_dim = config.num_layers + 1, config.w_dim
         self.const = nn.Parameter(torch.randn(config.channels(4), 4, 4))
         self.mapping_network = MappingNetwork(config)
+        self.w_avg: Tensor
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))
         self.torgb = nn.ModuleDict({str(i): self._torgb(i) for i in self._rgb_layers()})
@@ -353,14 +362,16 @@ class StyleGAN2(AbstractGenerator):
         return styles
 
     def _noise(self, layer: int, batch: int, mode: str, taps: Taps) -> Tensor | None:
-        module, name = self.layers[layer], f"noise{layer}"
+        name = f"noise{layer}"
         if mode == "none" and name not in taps:
             return None
         side = self.config.layer_resolution(layer)
         if mode == "random":
             noise = torch.randn(batch, 1, side, side, dtype=self.dtype, device=self.device)
         else:
-            noise = module.noise_const[None, None]
+            constant = self.layers[layer].noise_const
+            assert isinstance(constant, Tensor)
+            noise = constant[None, None]
         return taps.apply(name, noise)
 
     def synthesis(
@@ -375,38 +386,48 @@ class StyleGAN2(AbstractGenerator):
         """Render styles `[B, L, D]` (or w `[B, D]`) with taps. See :meth:`AbstractGenerator.synthesis`."""
         if noise not in NOISE_MODES:
             raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
-        taps = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
+        acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
         collect = _Collector(until, dict(self.sites))
-        styles = self._styles(styles, taps, truncation)
-        if collect.see("styles", styles):
-            return collect.found
+        styles = self._styles(styles, acts, truncation)
+        image = None if collect.see("styles", styles) else self._layers(styles, acts, noise, collect)
+        if not collect.names:
+            assert image is not None
+            return self._crop(image)
+        collect.check(noise)
+        return collect.found
+
+    def _layers(self, styles: Tensor, taps: Taps, noise: str, collect: _Collector) -> Tensor | None:
+        """Run the layers until the collector has what it wants; returns the RGB image of the whole canvas."""
         batch = styles.shape[0]
         x = self.const.to(styles.dtype)[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
         block_input, image = x, None
         for layer in range(self.config.num_layers):
             maps = self._noise(layer, batch, noise, taps)
             if collect.see(f"noise{layer}", maps):
-                return collect.found
+                return image
             block_input = x if layer % 2 else block_input
             x = taps.apply(f"F{layer}", self._convolve(layer, x, block_input, styles, maps))
             if collect.see(f"F{layer}", x):
-                return collect.found
+                return image
             if str(layer) in self.torgb:
-                if image is not None:
-                    image = taps.apply(f"rgb{layer}", upsample_rgb(image))
-                    if collect.see(f"rgb{layer}", image):
-                        return collect.found
-                added = self.torgb[str(layer)](x, styles[:, layer + 1])
-                image = taps.apply(f"rgb{layer}.block", added if image is None else image + added)
+                image = self._add_rgb(layer, x, image, styles, taps, collect)
                 if collect.see(f"rgb{layer}.block", image):
-                    return collect.found
+                    return image
             x = taps.apply(f"F{layer}.block", x)
             if collect.see(f"F{layer}.block", x):
-                return collect.found
-        if collect.names:
-            missing = ", ".join(name for name in collect.names if name not in collect.found)
-            raise InputError(f"until={missing} is not computed with noise={noise!r}.")
-        return self._crop(image)
+                return image
+        return image
+
+    def _add_rgb(
+        self, layer: int, x: Tensor, image: Tensor | None, styles: Tensor, taps: Taps, collect: _Collector
+    ) -> Tensor:
+        """Skip image after the toRGB of a layer."""
+        added = self.torgb[str(layer)](x, styles[:, layer + 1])
+        if image is not None:
+            arriving = taps.apply(f"rgb{layer}", upsample_rgb(image))
+            collect.see(f"rgb{layer}", arriving)
+            added = arriving + added
+        return taps.apply(f"rgb{layer}.block", added)
 
     def _convolve(self, layer: int, x: Tensor, block_input: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
         module, w = self.layers[layer], styles[:, layer]

@@ -22,6 +22,7 @@ class AdamState(SolverState):
     first: Latents = field(default_factory=dict)
     second: Latents = field(default_factory=dict)
     scale: dict[str, dict[str, Tensor | float]] = field(default_factory=dict)
+    basis: Latents = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Adam(AbstractSolver[AdamState]):
         rates: Rate of single spaces by name or by family letter ("F"), instead of ``rate``.
         betas: Decay of the moments.
         schedule: Course of the rate.
-        scale_features: Multiply the rate of a feature delta by the standard deviation of its channel.
+        precondition: Take steps in the coordinates that the spaces propose: styles whitened by the covariance of w,
+            feature deltas in units of each channel's standard deviation.
 
     Reference:
         Kingma and Ba, 2015, arXiv 1412.6980.
@@ -43,7 +45,7 @@ class Adam(AbstractSolver[AdamState]):
     rates: Mapping[str, float] = field(default_factory=dict)
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = field(default_factory=Schedule)
-    scale_features: bool = True
+    precondition: bool = True
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
@@ -57,9 +59,11 @@ class Adam(AbstractSolver[AdamState]):
         state.second = map_latents(torch.zeros_like, state.y)
         for space in problem.spaces:
             rate = self.rates.get(space.name, self.rates.get(space.name[0], self.rate))
-            factors = space.step_scale(problem.generator, state.y[space.name]) if self.scale_features else {}
-            state.scale[space.name] = {key: rate * factors.get(key, 1.0) for key in state.y[space.name]}
-        return state  # type: ignore[return-value]
+            value = state.y[space.name]
+            factors = space.step_scale(problem.generator, value) if self.precondition else {}
+            state.scale[space.name] = {key: rate * factors.get(key, 1.0) for key in value}
+            state.basis[space.name] = space.step_basis(problem.generator, value) if self.precondition else {}
+        return state
 
     @torch.no_grad()
     def update(self, state: AdamState, evaluation: Evaluation) -> AdamState:
@@ -71,11 +75,14 @@ class Adam(AbstractSolver[AdamState]):
         for name, value in state.y.items():
             for key, x in value.items():
                 gradient, m, v = evaluation.gradients[name][key], state.first[name][key], state.second[name][key]
+                basis = state.basis[name].get(key)
+                gradient = gradient if basis is None else gradient @ basis
                 m.lerp_(gradient, 1 - self.betas[0])
                 v.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
                 denominator = (v.sqrt() / per_image(second_bias.sqrt(), v).to(v.dtype)).add_(self.eps)
                 rate = per_image(torch.where(running, factor / first_bias, 0.0), x).to(x.dtype)
-                x.sub_(m / denominator * (rate * state.scale[name][key]))
+                move = m / denominator * (rate * state.scale[name][key])
+                x.sub_(move if basis is None else move @ basis.t())
         state.step += running
         state.status[running & (state.step >= state.horizon)] = int(Status.COMPLETED)
         return state

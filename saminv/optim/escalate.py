@@ -15,7 +15,6 @@ from torch import Tensor
 
 from .._types import Latents
 from ..metrics._base import AbstractMetric, Prepared
-from ..regions import Regions
 from ..segment._base import dense_ids, paint, segment_mean
 from .problem import Evaluation, Problem
 from .wrappers import AbstractWrapper, WrappedState
@@ -123,11 +122,3 @@ class Escalate(AbstractWrapper):
             state.waited = state.waited.masked_fill(changed, 0)
             labels = paint(state.level, state.index).long()
             self.rebase(state, state.problem.with_regions(regions.with_labels(labels)), changed)
-
-
-def regions_of_start(problem_spaces: tuple[str, ...], target: Tensor, formulation: str) -> Regions:
-    """Regions in which everything belongs to the first space."""
-    size = (target.shape[-2], target.shape[-1])
-    return Regions.uniform(
-        target.shape[0], size, problem_spaces, problem_spaces[0], formulation=formulation, device=target.device
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -137,8 +136,3 @@ def space_mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regi
         return None
     site: Site = generator.site(space.sites(generator)[0])
     return regions.mask(space.name, site)
-
-
-def total_weights(weights: Mapping[str, float], changes: Mapping[str, float] | None) -> dict[str, float]:
-    """Weights with some of them changed."""
-    return {**weights, **(changes or {})}

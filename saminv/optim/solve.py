@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from .._errors import InputError, Status
 from .._types import Latents, map_latents, per_image
 from ..solution import Solution
 from .problem import Evaluation, Problem
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -41,7 +44,7 @@ class SolverState:
         return self.status == Status.RUNNING
 
     @classmethod
-    def fresh(cls, problem: Problem, y0: Latents, horizon: int, **more) -> SolverState:
+    def fresh(cls, problem: Problem, y0: Latents, horizon: int, **more: Any) -> Self:
         """State at step 0."""
         zeros = torch.zeros(len(problem), dtype=torch.int64, device=problem.target.device)
         y = map_latents(lambda tensor: tensor.detach().clone(), y0)

@@ -31,8 +31,8 @@ def nearest_styles(
         target: `[B, 3, H, W]` in [-1, 1].
 
     Returns:
-        Styles `[B, L, D]`, and how far the nearest small picture is `[B]`, relative to the median distance of a sample to
-        its own nearest neighbour: about 1 for pictures the generator could have made.
+        Styles `[B, L, D]`, and how far the nearest small picture is `[B]`, relative to the median distance of a sample
+        to its own nearest neighbour: about 1 for pictures the generator could have made.
     """
     styles = generator.mapping(generator.sample_z(samples, seed), label)
     images = torch.cat([_render(generator, part) for part in styles.split(16)])

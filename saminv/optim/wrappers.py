@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from .._types import Latents, map_latents, per_image
 from .problem import Evaluation, Problem
 from .solve import AbstractSolver, SolverState
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass
 class WrappedState(SolverState):
@@ -20,7 +24,7 @@ class WrappedState(SolverState):
     inner: SolverState = field(default=None)  # type: ignore[assignment]
 
     @classmethod
-    def around(cls, inner: SolverState, **more):
+    def around(cls, inner: SolverState, **more: Any) -> Self:
         """A state that shares everything with ``inner``."""
         return cls(inner.problem, inner.y, inner.step, inner.status, inner.horizon, inner=inner, **more)
 

@@ -1,7 +1,7 @@
 """Latent spaces: each is its variables plus the taps it adds at a generator's sites.
 
-What is here: :class:`AbstractSpace` (``_base.py``), the regularisers (``priors.py``) and one small file per family. How to
-add one: subclass :class:`AbstractSpace`, register it in :data:`SPACES` under its name or the letters its names begin
+What is here: :class:`AbstractSpace` (``_base.py``), the regularisers (``priors.py``) and one small file per family. How
+to add one: subclass :class:`AbstractSpace`, register it in :data:`SPACES` under its name or the letters its names begin
 with. No generator changes. May import: generators (their base) and the ground floor; never a solver.
 """
 

@@ -95,6 +95,10 @@ class AbstractSpace(ABC):
         """Factor on the learning rate of each tensor, broadcastable to it."""
         return {}
 
+    def step_basis(self, generator: AbstractGenerator, value: Value) -> Value:
+        """Basis `[D, D]` (as columns) of the last axis of each tensor in which a solver had better take its steps."""
+        return {}
+
     def _warm(self, warm: Latents | None, like: Value) -> Value:
         """The warm start of this space if there is one that fits, else ``like``."""
         if not warm or self.name not in warm:

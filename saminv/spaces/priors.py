@@ -19,14 +19,16 @@ def gaussian_prior(styles: Tensor, statistics: LatentStatistics, formulation: Fo
     Args:
         styles: `[B, L, D]`.
         statistics: Moments of the generator's w.
-        formulation: "paper" centres on the mean of LeakyReLU_5(w), "published" on LeakyReLU_5 of the mean w.
+        formulation: "paper" centres on the mean of LeakyReLU_5(w) and floors the eigenvalues of the covariance;
+            "published" centres on LeakyReLU_5 of the mean w and adds 1e-8.
 
     Returns:
         `[B]`, float64: small eigenvalues of the covariance leave few digits in float32.
     """
     centre = statistics.mean_v if formulation == "paper" else statistics.mean_v_published
     difference = gaussianise(styles.double()) - centre.to(styles.device)
-    inverse = statistics.inverse_covariance_v.to(styles.device)
+    inverse = statistics.precision_v if formulation == "paper" else statistics.inverse_covariance_v
+    inverse = inverse.to(styles.device)
     return ((difference @ inverse) * difference).sum(dim=(1, 2))
 
 

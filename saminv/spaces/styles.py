@@ -42,6 +42,10 @@ class WPlusSpace(AbstractStyleSpace):
         prior = gaussian_prior(styles, generator.statistics(label), formulation)
         return {"prior": prior.to(styles.dtype), "deviation": deviation(styles, formulation)}
 
+    def step_basis(self, generator: AbstractGenerator, value: Value) -> Value:
+        """Whitened coordinates: steps of one size are equally likely in all directions."""
+        return {"w": generator.statistics(self.options.label).factor_w.to(value["w"])}
+
 
 @SPACES.register("W")
 class WSpace(WPlusSpace):

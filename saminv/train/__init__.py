@@ -1,7 +1,8 @@
 """Training as library functions: resumable loops, averages of weights, discriminators, losses.
 
-What is here: ``loop.py`` (checkpoints, averages, logs), ``adversarial.py`` (discriminator, its losses). How to add one: a
-function that takes a model and a stream of batches and uses :class:`Trainer`. May import: everything below ``demo``.
+What is here: ``loop.py`` (checkpoints, averages, logs), ``adversarial.py`` (discriminator, its losses). How to add
+one: a function that takes a model and a stream of batches and uses :class:`Trainer`. May import: everything below
+``demo``.
 """
 
 from .adversarial import Discriminator, discriminator_loss, generator_loss, gradient_penalty

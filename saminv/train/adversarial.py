@@ -7,6 +7,7 @@ Reference:
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -53,7 +54,7 @@ class Discriminator(nn.Module):
         sizes = [resolution >> i for i in range(int(math.log2(resolution)) - 1)]
         channels = [min(channel_base // size, channel_max) for size in sizes]
         self.entry = _Conv(3, channels[0], 1)
-        self.blocks = nn.ModuleList(_Block(a, b) for a, b in zip(channels, channels[1:]))
+        self.blocks = nn.ModuleList(_Block(a, b) for a, b in itertools.pairwise(channels))
         self.last = _Conv(channels[-1] + 1, channels[-1], 3)
         self.hidden = nn.Linear(channels[-1] * 16, channels[-1])
         self.out = nn.Linear(channels[-1], 1)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from tqdm import tqdm
 
 from .._errors import CheckpointError
 from .._files import atomic_write
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class TrainerConfig:
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * wave
 
 
-class Trainer:
+class Trainer(Generic[Model]):
     """Trains one model; a killed run continues from its last checkpoint.
 
     Args:
@@ -59,10 +62,10 @@ class Trainer:
         extra: Further modules and optimisers to keep in the checkpoint, by name.
     """
 
-    def __init__(self, model: nn.Module, config: TrainerConfig, folder: str | Path, **extra: nn.Module) -> None:
+    def __init__(self, model: Model, config: TrainerConfig, folder: str | Path, **extra: nn.Module) -> None:
         self.model, self.config, self.folder, self.extra = model, config, Path(folder), extra
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.average: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
         self.extra_optimisers = {
             name: torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
@@ -106,7 +109,9 @@ class Trainer:
                 module.load_state_dict(state["extra"][name])
                 self.extra_optimisers[name].load_state_dict(state["extra_optimisers"][name])
         except Exception as error:
-            raise CheckpointError(f"{self.checkpoint} does not fit this run ({error}); remove it to start anew.") from error
+            raise CheckpointError(
+                f"{self.checkpoint} does not fit this run ({error}); remove it to start anew."
+            ) from error
         self.step = state["step"]
 
     def run(self, compute: Callable[[int], dict[str, Tensor]], until: int | None = None) -> None:
@@ -149,8 +154,8 @@ class Trainer:
         decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
         for mine, theirs in zip(self.average.parameters(), self.model.parameters()):
             mine.lerp_(theirs, 1 - decay)
-        for mine, theirs in zip(self.average.buffers(), self.model.buffers()):
-            mine.copy_(theirs)
+        for kept, current in zip(self.average.buffers(), self.model.buffers()):
+            kept.copy_(current)
 
     def _log(self, row: dict[str, float], seconds: float) -> None:
         path = self.folder / "log.csv"
