@@ -159,10 +159,7 @@ def resolve_spaces(
     Raises:
         InputError: For an empty list, an unknown or doubled name, or two spaces that set the same site.
     """
-    if isinstance(names, str):
-        raise InputError(f"spaces must be a list of names, for example [{names!r}], not one string.")
-    if not names:
-        raise InputError("spaces is empty; name at least one, for example ['W+'].")
+    _check_names(names)
     options = options or SpaceOptions()
     spaces = [make_space(name, generator, options) for name in names]
     if not any(isinstance(space, AbstractStyleSpace) for space in spaces):
@@ -174,3 +171,15 @@ def resolve_spaces(
                 raise InputError(f"{owner[site]} and {space.name} both set the site {site!r}; keep one of them.")
             owner[site] = space.name
     return tuple(sorted(spaces, key=lambda space: space.rank))
+
+
+def _check_names(names: object) -> None:
+    if isinstance(names, str):
+        raise InputError(f"spaces must be a list of names, for example [{names!r}], not one string.")
+    if not isinstance(names, Sequence):
+        raise InputError(f"spaces must be a list of names such as ['W+', 'F6'], not {type(names).__name__}.")
+    if not names:
+        raise InputError("spaces is empty; name at least one, for example ['W+'].")
+    twice = [name for position, name in enumerate(names) if name in names[:position]]
+    if twice:
+        raise InputError(f"spaces names {twice[0]} twice; name each space once.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._errors import InputError
 from .._types import Features, Latents, Value
 from ..generators import AbstractGenerator
 from ..sites import Add, Blend, Tap, zero_like_site
@@ -35,6 +36,12 @@ class FeatureSpace(AbstractSpace):
         return list(generator.feature_sites)
 
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
+        if self.site not in generator.sites and self.name in generator.sites:
+            possible = [name for name in generator.feature_sites if f"{name}.block" in generator.sites]
+            raise InputError(
+                f"{self.name} has no place at tap_point='block': only the last layer of a resolution has, and of the "
+                f"last resolution none. Use tap_point='layer', or one of: {', '.join(possible)}."
+            )
         return (generator.site(self.site).name,)
 
     def init(self, generator: AbstractGenerator, styles: Tensor, warm: Latents | None = None) -> Value:
@@ -58,11 +65,14 @@ class FeatureSpace(AbstractSpace):
         return [Add(self.site, value["delta"], mask), *frozen]
 
     def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
-        scale = self._deviation(generator) if self.options.whiten_features else None
+        scale = self._deviation(generator, value["delta"]) if self.options.whiten_features else None
         return {"feature": feature_penalty(value["delta"], scale, self.options.formulation)}
 
     def step_scale(self, generator: AbstractGenerator, value: Value) -> Value:
-        return {"delta": self._deviation(generator)[:, None, None]} if self.options.whiten_features else {}
+        if not self.options.whiten_features:
+            return {}
+        return {"delta": self._deviation(generator, value["delta"])[:, None, None]}
 
-    def _deviation(self, generator: AbstractGenerator) -> Tensor:
-        return generator.feature_deviation(self.site)
+    def _deviation(self, generator: AbstractGenerator, like: Tensor) -> Tensor:
+        # The generator may have been moved since it was measured.
+        return generator.feature_deviation(self.site).to(like)
