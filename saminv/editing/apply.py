@@ -20,14 +20,8 @@ from ..regions import Regions
 from ..sites import Replace, Tap
 from ..solution import Solution
 from ..spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
-from ..spaces._base import SpaceOptions
+from ..spaces._base import SpaceOptions, space_mask
 from .directions import resolve_direction
-
-
-def _mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regions) -> Tensor | None:
-    if not space.spatial:
-        return None
-    return regions.mask(space.name, generator.site(space.sites(generator)[0]))
 
 
 @torch.no_grad()
@@ -50,7 +44,7 @@ def render_edit(
     base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
     styles = base.styles(generator, latents[base.name])
     others = [space for space in spaces if space is not base]
-    masks = {space.name: _mask(space, generator, regions) for space in others}
+    masks = {space.name: space_mask(space, generator, regions) for space in others}
     taps: list[Tap] = [tap for s in others for tap in s.bind(generator, latents[s.name], masks[s.name])]
     names = [name for space in others for name in space.frozen_sites(generator)]
     unedited: Features = {}

@@ -11,8 +11,8 @@ from .._types import Latents, map_latents
 from ..generators._base import AbstractGenerator
 from ..metrics._base import Prepared
 from ..regions import Regions
-from ..sites import Site, Tap
-from ..spaces._base import AbstractSpace
+from ..sites import Tap
+from ..spaces._base import AbstractSpace, space_mask
 from .objective import Objective
 
 
@@ -128,11 +128,3 @@ class Problem:
         gradients = map_latents(lambda _: next(found), y)
         parts = {name: value.detach() for name, value in look.parts.items()}
         return Evaluation(look.loss.detach(), parts, gradients, look.image.detach())
-
-
-def space_mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regions) -> Tensor | None:
-    """The mask of a space at the size of its site; None for spaces that act everywhere."""
-    if not space.spatial:
-        return None
-    site: Site = generator.site(space.sites(generator)[0])
-    return regions.mask(space.name, site)

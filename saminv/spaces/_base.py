@@ -13,7 +13,7 @@ from .._errors import InputError
 from .._registry import Registry
 from .._types import Features, Latents, Value
 from ..generators import AbstractGenerator
-from ..regions import Formulation
+from ..regions import Formulation, Regions
 from ..sites import Tap
 
 
@@ -120,6 +120,13 @@ class AbstractStyleSpace(AbstractSpace):
     @abstractmethod
     def styles(self, generator: AbstractGenerator, value: Value) -> Tensor:
         """Styles `[B, L, D]` of a value."""
+
+
+def space_mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regions) -> Tensor | None:
+    """The mask of a space at the size of its site `[B, 1, h, w]`; None for spaces that act everywhere."""
+    if not space.spatial:
+        return None
+    return regions.mask(space.name, generator.site(space.sites(generator)[0]))
 
 
 SPACES: Registry[type[AbstractSpace]] = Registry("space")
