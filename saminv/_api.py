@@ -157,9 +157,10 @@ def invert(
         Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357).
     """
     options = SpaceOptions(formulation, tap_point, skip, formulation == "paper", label)  # type: ignore[arg-type]
-    job = _prepare(img, spaces, tau, generator, metric, options, fit_mode, _device(device))
-    with torch.random.fork_rng(devices=[]):
+    place = _device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(seed)
+        job = _prepare(img, spaces, tau, generator, metric, options, fit_mode, place)
         styles, warm, distance = _start(encoder, job, seed)
         _warn_of_foreign(distance, job.names)
         segments = _segments(segmenter, job)
@@ -269,6 +270,8 @@ def _segments(segmenter: Any, job: _Job) -> Segments:
         chosen = segmenter
         if segmenter == "auto":
             chosen = "demo" if job.metric.name == "demo" else "felzenszwalb"
+        if chosen == "labels":
+            raise InputError("segmenter='labels' needs labels: pass the label array, or the path of a label image.")
         if chosen in SEGMENTERS:
             segmenter = SEGMENTERS.get(chosen)()
         elif Path(chosen).suffix:

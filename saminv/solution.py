@@ -7,6 +7,7 @@ fingerprint of the generator. Loading executes nothing and refuses another gener
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from .regions import Regions
 FORMAT = "saminv.solution.1"
 
 
-@dataclass
+@dataclass(eq=False)
 class Solution:
     """Inverted images, one row each.
 
@@ -56,9 +57,12 @@ class Solution:
 
     def __getitem__(self, index: int | slice) -> Solution:
         """One image, or several, as a solution of their own."""
-        rows = torch.arange(len(self))[index if isinstance(index, slice) else slice(index, index + 1 or None)]
+        if not isinstance(index, slice):
+            index = operator.index(index)
+            index = slice(index, index + 1 or None)
+        rows = torch.tensor(range(len(self))[index], dtype=torch.int64)
         if rows.numel() == 0:
-            raise IndexError(f"index {index} is out of range for a solution of {len(self)} images.")
+            raise IndexError(f"{index} is out of range for a solution of {len(self)} images.")
         provenance = {**self.provenance}
         for key in ("crops", "names"):
             if key in provenance:
@@ -118,7 +122,7 @@ class Solution:
         """Write one safetensors file, atomically.
 
         Raises:
-            OutputError: If the place cannot be written.
+            OutputError: If the place cannot be written, or the provenance holds something that no file can.
         """
         arrays = {f"latents/{key}": tensor for key, tensor in flatten(self.latents).items()}
         arrays |= {f"stats/{name}": value for name, value in self.stats.items()}
@@ -131,7 +135,7 @@ class Solution:
             "spaces": json.dumps(list(self.spaces)),
             "region_spaces": json.dumps(list(self.regions.spaces)),
             "formulation": self.regions.formulation,
-            "provenance": json.dumps(self.provenance),
+            "provenance": json.dumps(self.provenance, default=_plain),
         }
         data, target = serialise(arrays, header), Path(path)
         if target.suffix != ".safetensors":
@@ -166,15 +170,49 @@ class Solution:
                 provenance=provenance,
                 segments=arrays.get("segments"),
             )
-        except (KeyError, ValueError, TypeError, AttributeError, InputError) as error:
+            solution._check()
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise SolutionError(f"{path} is damaged: {error!r}. Restore it from a copy or invert again.") from error
         return solution._attach(generator, path)
 
+    def _check(self) -> None:
+        """Raise ``ValueError`` where the parts of a file do not belong together."""
+        if not isinstance(self.provenance, dict) or not self.latents:
+            raise ValueError("no provenance or no latents")
+        count, _, height, width = self.image.shape
+        picture, plane, number = (count, 3, height, width), (count, height, width), (count,)
+        parts: list[tuple[str, Tensor, tuple[int, ...]]] = [("image", self.image, picture)]
+        parts += [("target", self.target, picture), ("status", self.status, number)]
+        parts += [("regions", self.regions.labels, plane)]
+        parts += [] if self.segments is None else [("segments", self.segments, plane)]
+        parts += [(name, value, number) for name, value in self.stats.items()]
+        for name, tensor, expected in parts:
+            if tuple(tensor.shape) != expected:
+                raise ValueError(f"{name} is {list(tensor.shape)}, not {list(expected)}")
+        for name, tensor in flatten(self.latents).items():
+            if tensor.shape[:1] != number or not tensor.is_floating_point():
+                raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)} for {count} images")
+        if not {int(code) for code in self.status} <= set(Status):
+            raise ValueError(f"unknown status among {self.status.tolist()}")
+
+    def _find_generator(self, name: str | Path | None, path: str | Path) -> Any:
+        """The generator called ``name``, or the one that the file states."""
+        from ._api import load_generator
+
+        if name is not None:
+            return load_generator(name)
+        stated = self.provenance.get("generator", "demo")
+        try:
+            return load_generator(stated)
+        except InputError as error:
+            raise SolutionError(
+                f"{path} was made with a generator that has no name here ({stated!r}); pass it, or its file, as "
+                "generator=."
+            ) from error
+
     def _attach(self, generator: Any, path: str | Path) -> Solution:
         if generator is None or isinstance(generator, (str, Path)):
-            from ._api import load_generator
-
-            generator = load_generator(generator or self.provenance.get("generator", "demo"))
+            generator = self._find_generator(generator, path)
         expected = self.provenance.get("fingerprint")
         if expected != generator.fingerprint:
             raise SolutionError(
@@ -182,10 +220,24 @@ class Solution:
                 f"has {generator.fingerprint[:16]}.... Pass the generator it was made with as generator=."
             )
         device, dtype = generator.device, generator.dtype
-        self.latents = map_latents(lambda tensor: tensor.to(device, dtype), self.latents)
-        self.regions = self.regions.to(device)
-        self.generator = generator
-        return self
+        return replace(
+            self,
+            latents=map_latents(lambda tensor: tensor.to(device, dtype), self.latents),
+            image=self.image.to(device),
+            target=self.target.to(device),
+            regions=self.regions.to(device),
+            status=self.status.to(device),
+            stats={name: value.to(device) for name, value in self.stats.items()},
+            segments=None if self.segments is None else self.segments.to(device),
+            generator=generator,
+        )
+
+
+def _plain(thing: Any) -> Any:
+    """Numbers and arrays of numpy and torch as plain JSON values."""
+    if hasattr(thing, "tolist"):
+        return thing.tolist()
+    raise OutputError(f"The provenance holds a {type(thing).__name__}, which no file can; keep plain values in it.")
 
 
 def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:

@@ -34,7 +34,7 @@ class Stage:
     batch: int = 4
 
 
-STAGES = (Stage("rgb6.block", 32, 6000), Stage("rgb8.block", 64, 4000), Stage(None, 128, 7000))
+STAGES = (Stage("rgb6.block", 32, 6000), Stage("rgb8.block", 64, 4000), Stage(None, 128, 6000))
 
 
 def pairs(step: int, batch: int, side: int, offset: int = 0) -> tuple[Tensor, Tensor]:

@@ -64,13 +64,26 @@ def solution_spaces(solution: Solution) -> tuple[AbstractSpace, ...]:
     return resolve_spaces(list(solution.latents), solution.generator, options)
 
 
+def _strengths(strength: Any) -> list[float]:
+    """One strength or several as a list.
+
+    Raises:
+        InputError: If it is anything but finite numbers.
+    """
+    try:
+        found = torch.as_tensor(strength, dtype=torch.float64).reshape(-1).tolist()
+    except (TypeError, ValueError, RuntimeError):
+        found = []
+    if not found or not all(math.isfinite(s) for s in found):
+        raise InputError(f"strength must be a finite number or a non-empty list of them, got {strength!r}.")
+    return found
+
+
 def edit_solution(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
     """See :meth:`saminv.Solution.edit`."""
     if solution.generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
-    strengths = [float(strength)] if isinstance(strength, (int, float)) else [float(s) for s in strength]
-    if not strengths or not all(math.isfinite(s) for s in strengths):
-        raise InputError(f"strength must be a finite number or a non-empty list of them, got {strength!r}.")
+    strengths = _strengths(strength)
     change = resolve_direction(direction, solution.generator)
     spaces = solution_spaces(solution)
     latents = map_latents(lambda tensor: tensor.detach(), solution.latents)

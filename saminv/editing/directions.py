@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def resolve_direction(direction: Any, generator: AbstractGenerator) -> Tensor:
     if isinstance(direction, (str, Path)):
         found = _named(str(direction), generator)
     else:
-        found = torch.as_tensor(np.asarray(direction) if not isinstance(direction, Tensor) else direction)
+        found = direction if isinstance(direction, Tensor) else _tensor(np.asarray(direction))
     return _fit(found, generator).to(generator.device, generator.dtype)
 
 
@@ -66,16 +68,19 @@ def _from_file(path: Path) -> Tensor:
             arrays = list(load_file(path).values())
         else:
             loaded = np.load(path, allow_pickle=False)
-            arrays = (
-                [torch.from_numpy(loaded[k]) for k in loaded.files]
-                if path.suffix == ".npz"
-                else [torch.from_numpy(loaded)]
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no readable array file: {error}.") from error
+            arrays = [_tensor(loaded)] if isinstance(loaded, np.ndarray) else [_tensor(loaded[k]) for k in loaded.files]
+    except (OSError, EOFError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
+        raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
     if len(arrays) != 1:
         raise CheckpointError(f"{path} holds {len(arrays)} arrays; a direction file holds one.")
     return arrays[0]
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"A direction must be an array of numbers, not of {array.dtype}.")
+    # Files may come in the byte order of another machine, which torch does not take.
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
 
 
 def _fit(direction: Tensor, generator: AbstractGenerator) -> Tensor:

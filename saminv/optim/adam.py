@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class Adam(AbstractSolver[AdamState]):
 
     def __post_init__(self) -> None:
         for rate in (self.rate, *self.rates.values()):
-            if not 0 < rate < float("inf"):
+            if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate < float("inf"):
                 raise InputError(f"A learning rate must be a positive number, got {rate!r}.")
 
     def init(self, problem: Problem, y0: Latents, horizon: int) -> AdamState:
@@ -87,6 +88,8 @@ class Adam(AbstractSolver[AdamState]):
         state.status[running & (state.step >= state.horizon)] = int(Status.COMPLETED)
         return state
 
-    def hasten(self, state: AdamState, which: Tensor) -> None:
+    def hasten(self, state: AdamState, which: Tensor) -> Tensor:
         descent = self.schedule.descent(state.horizon)
-        state.step[which & (state.step < descent)] = descent
+        early = which & (state.step < descent)
+        state.step[early] = descent
+        return early

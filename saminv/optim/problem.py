@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from .._errors import InputError
 from .._types import Latents, map_latents
 from ..generators._base import AbstractGenerator
 from ..metrics._base import Prepared
 from ..regions import Regions
 from ..sites import Tap
-from ..spaces._base import AbstractSpace, space_mask
+from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask
 from .objective import Objective
 
 
@@ -46,6 +47,9 @@ class Problem:
         objective: What is minimised.
         noise: Noise mode of the synthesis; "const" keeps the objective deterministic.
         warm: Values to start from by space, instead of the base image.
+
+    Raises:
+        InputError: If these do not fit together.
     """
 
     generator: AbstractGenerator
@@ -60,6 +64,7 @@ class Problem:
     _start: Latents | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._check()
         if self._prepared is None:
             object.__setattr__(self, "_prepared", self.objective.prepare(self.target))
         if self._start is None:
@@ -67,6 +72,30 @@ class Problem:
 
     def __len__(self) -> int:
         return self.target.shape[0]
+
+    def _check(self) -> None:
+        """Raise ``InputError`` for parts that do not fit together."""
+        height, width = self.generator.image_size
+        slots = (self.generator.num_styles, self.generator.style_dim)
+        if self.target.dim() != 4 or tuple(self.target.shape[1:]) != (3, height, width):
+            raise InputError(f"The target must be [B, 3, {height}, {width}], got {list(self.target.shape)}.")
+        if tuple(self.styles.shape) != (len(self), *slots):
+            raise InputError(f"styles must be {[len(self), *slots]}, got {list(self.styles.shape)}.")
+        if sum(isinstance(space, AbstractStyleSpace) for space in self.spaces) != 1:
+            raise InputError("A problem needs exactly one style space; resolve_spaces adds W+ where there is none.")
+        if (len(self.regions), *self.regions.size) != (len(self), height, width):
+            raise InputError(
+                f"The regions are for {len(self.regions)} images of {self.regions.size}, but there are {len(self)} of "
+                f"{(height, width)} (height, width). GivenRegions resizes label maps."
+            )
+        names = [space.name for space in self.spaces]
+        missing = [s.name for s in self.spaces if s.spatial and s.name not in self.regions.spaces]
+        unknown = [name for name in self.regions.spaces if name not in names]
+        if missing or unknown:
+            raise InputError(
+                f"The regions are of the spaces {', '.join(self.regions.spaces)}, the problem has {', '.join(names)}; "
+                f"they differ at {', '.join(missing + unknown)}."
+            )
 
     def _initial(self) -> Latents:
         return {space.name: space.init(self.generator, self.styles, self.warm) for space in self.spaces}

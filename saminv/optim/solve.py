@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .._errors import InputError, Status
-from .._types import Latents, map_latents, per_image
+from .._types import Latents, flatten, map_latents, per_image
 from ..solution import Solution
 from .problem import Evaluation, Problem
 
@@ -73,8 +73,9 @@ class AbstractSolver(ABC, Generic[State]):
         """Go on with another problem, which differs for the images ``changed`` `[B]`."""
         state.problem = problem
 
-    def hasten(self, state: State, which: Tensor) -> None:
-        """Begin the last part of the run for the images ``which`` `[B]`; nothing by default."""
+    def hasten(self, state: State, which: Tensor) -> Tensor:
+        """Begin the last part of the run for the images ``which`` `[B]`; returns those whose run got shorter by it."""
+        return torch.zeros_like(which)
 
 
 Callback = Callable[[int, SolverState, Evaluation], None]
@@ -118,15 +119,17 @@ def solve(
         The solver's result for each image. Ctrl-C ends the solve early, with status "interrupted" and what there is.
 
     Raises:
-        InputError: If ``max_steps`` is not a whole number from 0 up.
+        InputError: If ``max_steps`` is not a whole number from 0 up, or ``y0`` does not fit the problem.
     """
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
         raise InputError(f"steps must be a whole number from 0 up, got {max_steps!r}.")
-    state = solver.init(problem, y0 or problem.start(), max_steps)
+    state = solver.init(problem, problem.start() if y0 is None else _checked_start(problem, y0), max_steps)
+    taken = torch.zeros_like(state.step)
     try:
         with tqdm(total=max_steps, disable=not progress, unit="step", desc="invert") as bar:
             for index in range(max_steps):
                 evaluation = keep_finite(state, state.problem.evaluate(state.y))
+                taken += state.running
                 state = solver.update(state, evaluation)
                 if callback is not None:
                     callback(index, state, evaluation)
@@ -138,7 +141,18 @@ def solve(
     except KeyboardInterrupt:
         state.status[state.running] = int(Status.INTERRUPTED)
     state.status[state.running] = int(Status.COMPLETED)
-    return _solution(state, solver.result(state))
+    return _solution(state, solver.result(state), taken)
+
+
+def _checked_start(problem: Problem, y0: Latents) -> Latents:
+    """``y0`` if it has the tensors of the problem's spaces."""
+    own, given = flatten(problem.start()), flatten(y0)
+    wrong = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    unknown = [name for name in given if name not in own]
+    if wrong or unknown:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in own.items())
+        raise InputError(f"y0 does not fit at {', '.join(wrong + unknown)}. This problem has: {shapes}.")
+    return y0
 
 
 def _show(bar: tqdm, evaluation: Evaluation) -> None:
@@ -148,7 +162,7 @@ def _show(bar: tqdm, evaluation: Evaluation) -> None:
 
 
 @torch.no_grad()
-def _solution(state: SolverState, latents: Latents) -> Solution:
+def _solution(state: SolverState, latents: Latents, taken: Tensor) -> Solution:
     """Render the result once more and gather the numbers."""
     problem = state.problem
     latents = map_latents(lambda tensor: tensor.detach().clone(), latents)
@@ -161,7 +175,11 @@ def _solution(state: SolverState, latents: Latents) -> Solution:
         target=problem.target,
         regions=problem.regions,
         status=state.status.clone(),
-        stats={"loss": look.loss, "psnr": 10 * torch.log10(4 / error), "steps": state.step.clone(), **stats},
-        provenance={"fingerprint": problem.generator.fingerprint},
+        stats={"loss": look.loss, "psnr": 10 * torch.log10(4 / error), "steps": taken, **stats},
+        provenance={
+            "fingerprint": problem.generator.fingerprint,
+            "noise": problem.noise,
+            **problem.spaces[0].options.to_dict(),
+        },
         generator=problem.generator,
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 
@@ -12,6 +15,39 @@ from ..metrics._base import AbstractMetric
 SAMPLES = 128
 FINALISTS = 6
 THUMBNAIL = 32
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Random samples of a generator.
+
+    Attributes:
+        styles: `[N, L, D]`.
+        thumbnails: Their pictures, made small and flat `[N, P]`.
+        spacing: Median distance of a thumbnail to its nearest neighbour.
+    """
+
+    styles: Tensor
+    thumbnails: Tensor
+    spacing: Tensor
+
+
+_BANKS: WeakKeyDictionary[AbstractGenerator, dict[tuple, Bank]] = WeakKeyDictionary()
+
+
+def sample_bank(
+    generator: AbstractGenerator, seed: int = 0, label: Tensor | int | None = None, samples: int = SAMPLES
+) -> Bank:
+    """Random samples with their thumbnails, rendered once per generator, seed and label."""
+    named = None if label is None else tuple(torch.as_tensor(label).flatten().tolist())
+    key = (seed, named, samples, generator.device, generator.dtype)
+    banks = _BANKS.setdefault(generator, {})
+    if key not in banks:
+        styles = generator.mapping(generator.sample_z(samples, seed), label)
+        thumbnails = torch.cat([_thumbnail(_render(generator, part)) for part in styles.split(8)])
+        nearest = torch.cdist(thumbnails, thumbnails).fill_diagonal_(torch.inf).amin(dim=1)
+        banks[key] = Bank(styles, thumbnails, nearest.median())
+    return banks[key]
 
 
 @torch.no_grad()
@@ -34,17 +70,15 @@ def nearest_styles(
         Styles `[B, L, D]`, and how far the nearest small picture is `[B]`, relative to the median distance of a sample
         to its own nearest neighbour: about 1 for pictures the generator could have made.
     """
-    styles = generator.mapping(generator.sample_z(samples, seed), label)
-    images = torch.cat([_render(generator, part) for part in styles.split(16)])
-    thumbnails, aims = _thumbnail(images), _thumbnail(target)
-    distance = torch.cdist(aims, thumbnails)
-    among = torch.cdist(thumbnails, thumbnails).fill_diagonal_(torch.inf).amin(dim=1).median()
+    bank = sample_bank(generator, seed, label, samples)
+    distance = torch.cdist(_thumbnail(target), bank.thumbnails)
     chosen = []
     for row in range(len(target)):
         finalists = distance[row].topk(min(FINALISTS, samples), largest=False).indices
+        images = _render(generator, bank.styles[finalists])
         prepared = metric.prepare(target[row : row + 1].expand(len(finalists), -1, -1, -1))
-        chosen.append(finalists[metric(images[finalists], prepared).argmin()])
-    return styles[torch.stack(chosen)], distance.amin(dim=1) / among
+        chosen.append(finalists[metric(images, prepared).argmin()])
+    return bank.styles[torch.stack(chosen)], distance.amin(dim=1) / bank.spacing
 
 
 def _render(generator: AbstractGenerator, styles: Tensor) -> Tensor:

@@ -49,8 +49,8 @@ class AbstractWrapper(AbstractSolver[WrappedState]):
         state.problem = problem
         self.solver.rebase(state.inner, problem, changed)
 
-    def hasten(self, state: WrappedState, which: Tensor) -> None:
-        self.solver.hasten(state.inner, which)
+    def hasten(self, state: WrappedState, which: Tensor) -> Tensor:
+        return self.solver.hasten(state.inner, which)
 
 
 @dataclass
@@ -82,8 +82,12 @@ class BestSoFar(AbstractWrapper):
         state.inner = self.solver.update(state.inner, evaluation)
         return state
 
+    @torch.no_grad()
     def result(self, state: BestState) -> Latents:  # type: ignore[override]
-        return state.best
+        # Nothing has looked at the last iterate yet.
+        last = state.problem.loss(state.y)[0]
+        better = (last < state.best_loss) & (state.status != Status.NON_FINITE)
+        return map_latents(lambda new, kept: torch.where(per_image(better, new), new, kept), state.y, state.best)
 
     def rebase(self, state: BestState, problem: Problem, changed: Tensor) -> None:  # type: ignore[override]
         super().rebase(state, problem, changed)
@@ -123,8 +127,7 @@ class PlateauStop(AbstractWrapper):
         state.lowest = torch.where(fell, evaluation.loss.double(), state.lowest)
         state.waited = torch.where(fell, 0, state.waited + 1)
         newly = (state.waited >= self.patience) & state.running & ~state.flat
-        state.flat |= newly
-        self.solver.hasten(state.inner, newly)
+        state.flat |= self.solver.hasten(state.inner, newly)
         state.inner = self.solver.update(state.inner, evaluation)
         state.status[state.flat & (state.status == Status.COMPLETED)] = int(Status.PLATEAU)
         return state

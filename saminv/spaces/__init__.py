@@ -5,7 +5,15 @@ to add one: subclass :class:`AbstractSpace`, register it in :data:`SPACES` under
 with. No generator changes. May import: generators (their base) and the ground floor; never a solver.
 """
 
-from ._base import SPACES, AbstractSpace, AbstractStyleSpace, available_spaces, make_space, resolve_spaces
+from ._base import (
+    SPACES,
+    AbstractSpace,
+    AbstractStyleSpace,
+    SpaceOptions,
+    available_spaces,
+    make_space,
+    resolve_spaces,
+)
 from .feature import FeatureSpace
 from .noise import NoiseSpace
 from .styles import WPlusSpace, WSpace
@@ -17,6 +25,7 @@ __all__ = [
     "AbstractStyleSpace",
     "FeatureSpace",
     "NoiseSpace",
+    "SpaceOptions",
     "WPlusSpace",
     "WSpace",
     "ZSpace",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._errors import InputError
@@ -46,6 +48,12 @@ class SpaceOptions:
             if value not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values for the provenance of a solution: "space_options" and "label"."""
+        label = self.label if self.label is None else torch.as_tensor(self.label).tolist()
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "label"}
+        return {"space_options": options, "label": label}
+
 
 class AbstractSpace(ABC):
     """Variables of one kind and the taps they add.
@@ -54,9 +62,11 @@ class AbstractSpace(ABC):
         name: As the user writes it: "W+", "F6".
         rank: Position in the order of editability; lower is more editable.
         spatial: Whether it takes a mask and takes part in the allocation.
+        options: Choices that it shares with the other spaces of a problem.
     """
 
     name: str
+    options: SpaceOptions
     rank: float
     spatial: bool = False
 

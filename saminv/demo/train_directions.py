@@ -1,0 +1,163 @@
+"""Finds directions in W that move one factor of the demo's scenes each, and ships them for the bundled generator.
+
+A factor's coordinate (the inverse normal distribution function of a uniform factor, -1 or 1 for a binary one) is nearly
+linear in w, so ridge regression gives its gradient. Of all changes of w that move one coordinate and leave the
+predictions of the others alone, the most likely one under the covariance of w is taken. Its length is then corrected
+so that strength 1 moves the factor, as the vision network reads it off the pictures, by a stated amount.
+
+Run ``python -m saminv.demo.train_directions`` after the generator has changed; it takes less than a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from .._files import atomic_write
+from ..editing.directions import BUNDLED
+from ..generators import AbstractGenerator
+from ..metrics.editing import change
+from ..metrics.vision import VisionNet, load_vision
+from ..weights import Card, write_card
+from .codes import code_of_factors
+from .generator import WEIGHTS, load_demo_generator
+from .scenes import BINARY_FACTORS, CONTINUOUS_FACTORS, FACTOR_INDEX, FACTORS, factors_from_z, sample_factors
+
+AMOUNT = 0.25
+"""Part of a continuous factor's range that strength 1 moves it by."""
+MEAN_SLOPE = 0.282
+"""Mean change of a uniform factor per unit of its normal coordinate, 1 / (2 sqrt(pi))."""
+SAMPLES, RIDGE = 8000, 1e-3
+CORRECTION = (0.5, 2.0)
+"""Bounds of the correction by reading: a factor that the generator hardly shows must not get an endless direction."""
+DESCRIPTION = (
+    "Directions in W, one array [w_dim] for each factor of a scene. Strength 1 moves a continuous factor by a quarter "
+    "of its range and flips a binary one, as far as the generator shows it. Figures: fit_<factor> is the R^2 of the "
+    "linear prediction of its coordinate from w, <factor> the mean change read off the pictures by the vision network "
+    "for strength 1 towards the middle of the range, on scenes not used to set the length."
+)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Directions `[F, D]` in the order of ``FACTORS`` and the R^2 `[F]` of the predictions they rest on."""
+
+    directions: Tensor
+    quality: Tensor
+
+
+def coordinates(factors: Tensor) -> Tensor:
+    """Factors `[B, F]` on the scale on which w is nearly linear in them: normal, or -1 and 1 for binary ones."""
+    split = len(CONTINUOUS_FACTORS)
+    normal = torch.special.ndtri(factors[:, :split].double().clamp(1e-4, 1 - 1e-4))
+    return torch.cat([normal, 2 * factors[:, split:].double() - 1], dim=1)
+
+
+@torch.no_grad()
+def fit_directions(generator: AbstractGenerator, samples: int = SAMPLES, seed: int = 4_000) -> Fit:
+    """Regress the coordinates on w and turn their gradients into directions; the length is right for the predictions.
+
+    With the covariance C of w and the gradients G (columns), the directions are the columns of C G (G' C G)^-1: each
+    moves its own prediction by 1, no other one, and is the shortest such change in units of the spread of w.
+    """
+    z = generator.sample_z(samples, seed)
+    w = torch.cat([generator.mapping(part)[:, 0] for part in z.split(1000)]).double().cpu()
+    y = coordinates(factors_from_z(z.cpu()))
+    w, y = w - w.mean(dim=0), y - y.mean(dim=0)
+    train = slice(0, 3 * samples // 4)
+    covariance, shared = w[train].t() @ w[train] / len(w[train]), w[train].t() @ y[train] / len(w[train])
+    ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+    gradients = torch.linalg.solve(covariance + ridge, shared)
+    error = (w @ gradients - y)[train.stop :].square().mean(dim=0)
+    quality = 1 - error / y[train.stop :].square().mean(dim=0)
+    moved = covariance @ gradients
+    directions = torch.linalg.solve(gradients.t() @ moved, moved.t())
+    steps = [2.0 if name in BINARY_FACTORS else AMOUNT / MEAN_SLOPE for name in FACTORS]
+    return Fit((directions * torch.tensor(steps, dtype=torch.float64)[:, None]).float(), quality)
+
+
+@torch.no_grad()
+def measured_effects(
+    generator: AbstractGenerator, network: VisionNet, directions: Tensor, scenes: int = 16, seed: int = 4_001
+) -> Tensor:
+    """Mean change `[F]` of each factor, read off pictures, by strength 1 towards the middle of the factor's range."""
+    factors = sample_factors(scenes, seed)
+    styles = generator.mapping(code_of_factors(factors, generator.z_dim, seed).to(generator.device))
+    before = _read(generator, network, styles)
+    effects = []
+    for name, direction in zip(FACTORS, directions.to(styles), strict=True):
+        column = FACTOR_INDEX[name]
+        sign = torch.where(factors[:, column] < 0.5, 1.0, -1.0).to(styles)
+        after = _read(generator, network, styles + sign[:, None, None] * direction)
+        moved = change(before[:, column], after[:, column], network.config.period(name))
+        effects.append((sign * moved).mean())
+    return torch.stack(effects).cpu()
+
+
+def _read(generator: AbstractGenerator, network: VisionNet, styles: Tensor) -> Tensor:
+    """Factors `[B, F]` that the network sees in the pictures of ``styles`` `[B, L, D]`."""
+    readings = []
+    for part in styles.split(8):
+        image = generator.synthesis(part)
+        assert isinstance(image, Tensor)
+        readings.append(network.factors(image.clamp(-1, 1)))
+    return torch.cat(readings)
+
+
+def calibrate(generator: AbstractGenerator, network: VisionNet, directions: Tensor) -> Tensor:
+    """Lengthen or shorten the directions of continuous factors so that their measured effect becomes ``AMOUNT``."""
+    effects = measured_effects(generator, network, directions)
+    factor = (AMOUNT / effects.clamp_min(1e-6)).clamp(*CORRECTION)
+    factor[len(CONTINUOUS_FACTORS) :] = 1
+    return directions * factor[:, None]
+
+
+def export(generator: AbstractGenerator, folder: str | Path | None = None) -> Card:
+    """Find, calibrate, measure and save the directions of a generator, with their card.
+
+    Args:
+        folder: Where to write; the package's weights if None.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    network = load_vision().to(generator.device)
+    fit = fit_directions(generator)
+    directions = calibrate(generator, network, fit.directions)
+    effects = measured_effects(generator, network, directions, seed=4_002)
+    figures = {name: round(float(effect), 3) for name, effect in zip(FACTORS, effects)}
+    figures |= {f"fit_{name}": round(float(quality), 3) for name, quality in zip(FACTORS, fit.quality)}
+    arrays = {name: row.contiguous() for name, row in zip(FACTORS, directions)}
+    place = WEIGHTS if folder is None else Path(folder)
+    with atomic_write(place / f"{BUNDLED}.safetensors") as temporary:
+        temporary.write_bytes(save(arrays, {"generator_fingerprint": generator.fingerprint}))
+    return write_card(
+        BUNDLED,
+        kind="directions in W of the demo's generator, one for each factor of a scene",
+        licence="MIT",
+        data="samples of the bundled generator, read by the bundled vision network; no photographs",
+        trained_by="python -m saminv.demo.train_directions",
+        description=DESCRIPTION,
+        figures=figures,
+        folder=folder,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Find the directions of the bundled generator and ship them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=None, help="where to write; the package's weights by default")
+    options = parser.parse_args(arguments)
+    card = export(load_demo_generator(), options.folder)
+    print(f"wrote {card.file}")
+    for name in FACTORS:
+        print(f"{name:15s} effect {card.figures[name]:6.3f}   R^2 {card.figures['fit_' + name]:6.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,631 @@
+"""saminv.invert and its friends on a toy generator: every kind of input, good and bad, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_close
+from PIL import Image
+from toys import toy_stylegan2
+
+import saminv
+from saminv import CheckpointError, GivenInvertibility, GivenRegions, ImageError, InputError, Regions, Solution, Status
+from saminv.generators.stylegan2 import save_stylegan2
+from saminv.images import from_uint8
+from saminv.metrics.pixel import MSE
+from saminv.segment import Felzenszwalb, WholeImage
+
+QUICK = {"metric": "mse", "segmenter": "none", "steps": 2, "encoder": "mean", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return toy_stylegan2()
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    return toy_stylegan2(label_dim=3)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Pictures of 24 x 32 pixels inside a canvas of 32 x 32."""
+    return toy_stylegan2(crop=(24, 32))
+
+
+@pytest.fixture(scope="module")
+def pictures(generator):
+    """Pictures `[3, 3, 32, 32]` of the generator, none of them among the samples that a start is chosen from."""
+    return generator.synthesis(generator.mapping(generator.sample_z(3, seed=77))).clamp(-1, 1)
+
+
+@pytest.fixture()
+def quick(generator):
+    def run(img, *args, **settings):
+        return saminv.invert(img, *args, **({"generator": generator} | QUICK | settings))
+
+    return run
+
+
+def hwc(tensor):
+    """uint8 `[H, W, 3]` of one picture."""
+    return ((tensor + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+# What comes back.
+
+
+def test_a_plain_call_fills_every_field(generator, pictures):
+    solution = saminv.invert(pictures, generator=generator, metric="mse", steps=4)
+    assert len(solution) == 3 and solution.image.shape == solution.target.shape == (3, 3, 32, 32)
+    assert solution.spaces == ("W+", "F4", "F6") == generator.default_spaces
+    assert solution.regions.spaces == ("W+", "F4", "F6") and solution.regions.size == (32, 32)
+    assert solution.segments.shape == (3, 32, 32)
+    assert torch.equal(solution.target, pictures)
+    assert solution.generator is generator
+    assert all(value.shape == (3,) for value in solution.stats.values())
+    assert {"psnr", "ssim", "mse", "loss", "steps", "domain_distance", "share/W+", "share/F4"} <= set(solution.stats)
+    assert_close(solution.stats["mse"], (solution.image - pictures).square().mean((1, 2, 3)), 1e-6)
+    shares = sum(solution.stats[f"share/{name}"] for name in solution.spaces)
+    assert_close(shares, torch.ones(3), 1e-6)
+    assert not solution.image.requires_grad
+
+
+def test_more_steps_come_closer(quick, pictures):
+    start, some, more = (quick(pictures, ["W+", "F4"], steps=n).stats["psnr"] for n in (0, 8, 25))
+    assert (start < some).all() and (some < more).all()
+
+
+def test_the_provenance_is_json_and_complete(quick, pictures, generator):
+    solution = quick(pictures, ["W+", "F4"], 0.25, seed=4, tap_point="block", weights={"l2": 2.0})
+    provenance = json.loads(json.dumps(solution.provenance, allow_nan=False))
+    assert provenance == solution.provenance
+    expected = {"steps": 2, "seed": 4, "tau": 0.25, "metric": "mse", "noise": "const", "spaces": ["W+", "F4"]}
+    assert expected.items() <= provenance.items()
+    assert provenance["fingerprint"] == generator.fingerprint
+    assert provenance["space_options"]["tap_point"] == "block"
+    assert provenance["weights"]["l2"] == 2.0
+    assert provenance["saminv"] == saminv.__version__
+    assert provenance["names"] == ["image-0", "image-1", "image-2"] and len(provenance["crops"]) == 3
+
+
+def test_a_solution_goes_through_a_file(quick, pictures, generator, tmp_path):
+    solution = quick(pictures, ["W+", "F4", "N"], segmenter="felzenszwalb")
+    loaded = Solution.load(solution.save(tmp_path / "s.safetensors"), generator)
+    direction = torch.ones(generator.style_dim)
+    assert torch.equal(loaded.edit(direction, [0.0, 1.0]), solution.edit(direction, [0.0, 1.0]))
+    assert torch.equal(saminv.edit(loaded, direction, 1.0), solution.edit(direction, 1.0))
+    assert loaded.provenance == solution.provenance
+
+
+@pytest.mark.parametrize("tap_point, skip", [("layer", "blend"), ("block", "blend")])
+def test_an_edit_of_strength_zero_is_the_reconstruction(quick, pictures, generator, tap_point, skip):
+    given = GivenRegions(np.arange(32)[:, None].repeat(32, 1) // 11, ["W+", "F2", "F4"])
+    solution = quick(pictures, ["W+", "F2", "F4"], invertibility=given, tap_point=tap_point, skip=skip, steps=6)
+    assert_close(solution.edit(torch.ones(generator.style_dim), 0.0), solution.image, 1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits(generator, pictures):
+    def run(seed, ambient):
+        torch.manual_seed(ambient)
+        settings = {"metric": "mse", "segmenter": "none", "steps": 3, "noise": "random"}
+        return saminv.invert(pictures, generator=generator, seed=seed, **settings)
+
+    first, second, other = run(1, ambient=0), run(1, ambient=9), run(2, ambient=0)
+    for space, value in first.latents.items():
+        for key, tensor in value.items():
+            assert torch.equal(tensor, second.latents[space][key])
+    assert torch.equal(first.image, second.image)
+    assert not torch.equal(first.latents["W+"]["w"], other.latents["W+"]["w"])
+
+
+def test_a_call_leaves_the_random_numbers_of_its_caller_alone(quick, pictures):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    quick(pictures, encoder="auto", noise="random")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_call_leaves_pictures_and_generator_alone(quick, pictures, generator):
+    before, weights = pictures.clone(), generator.fingerprint
+    quick(pictures, steps=3)
+    generator._fingerprint = None
+    assert torch.equal(pictures, before) and generator.fingerprint == weights
+    assert all(not parameter.requires_grad for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize("encoder", ["nearest", "mean"])
+def test_a_batch_equals_its_images_alone(encoder):
+    precise = toy_stylegan2(torch.float64)
+    images = precise.synthesis(precise.mapping(precise.sample_z(3, seed=77))).clamp(-1, 1).float()
+    settings = {"generator": precise, "metric": "mse", "segmenter": "felzenszwalb", "encoder": encoder, "steps": 10}
+    settings["tau"] = 5e-3 if encoder == "nearest" else 0.05
+    together = saminv.invert(images, **settings)
+    assert together.regions.labels.unique().numel() > 1
+    for row in range(3):
+        alone = saminv.invert(images[row], **settings)
+        assert torch.equal(alone.regions.labels[0], together.regions.labels[row])
+        assert alone.status[0] == together.status[row]
+        assert_close(alone.image, together.image[row : row + 1], 1e-10)
+        for space, value in alone.latents.items():
+            for key, tensor in value.items():
+                assert (tensor - together.latents[space][key][row]).abs().max() < 1e-10
+        for key, value in alone.stats.items():
+            # Distances between pictures come from matrix products, which keep fewer digits.
+            assert abs(value[0] - together.stats[key][row]) < (1e-6 if key == "domain_distance" else 1e-8), key
+
+
+def test_zero_steps_return_the_start(quick, pictures, generator):
+    solution = quick(pictures, steps=0)
+    mean = generator.statistics().mean_w.float().expand(3, generator.num_styles, -1)
+    assert_close(solution.latents["W+"]["w"], mean, 1e-6)
+    assert not solution.latents["F4"]["delta"].any()
+    assert solution.statuses == [Status.COMPLETED] * 3 and not solution.stats["steps"].any()
+
+
+def test_one_space_needs_no_measuring_and_may_stop_early(quick, pictures):
+    solution = quick(pictures[:1], ["W"], steps=80, rate=1e-7)
+    assert solution.statuses == [Status.PLATEAU]
+    assert solution.stats["steps"] < 80 and solution.stats["share/W"] == 1
+
+
+@pytest.mark.parametrize(
+    "spaces, regions",
+    [
+        (["F4"], ("F4",)),
+        (["F6", "F4"], ("F4", "F6")),
+        (["W", "F4"], ("W", "F4")),
+        (["N"], ("W+",)),
+        (["Z", "N"], ("Z",)),
+        (("F6", "W+"), ("W+", "F6")),
+    ],
+)
+def test_segments_are_shared_out_among_the_named_spaces(quick, pictures, spaces, regions):
+    """A feature alone is a feature everywhere; global spaces take no segments."""
+    assert quick(pictures[:1], spaces).regions.spaces == regions
+
+
+def test_tau_decides_how_much_stays_editable(quick, pictures):
+    shares = []
+    for tau in (0.0, 0.02, math.inf):
+        solution = quick(pictures, ["W+", "F4", "F6"], tau, segmenter="felzenszwalb", steps=12)
+        shares.append((solution.stats["share/W+"].mean().item(), solution.stats["share/F6"].mean().item()))
+    assert shares[0] == (0.0, 1.0) and shares[2] == (1.0, 0.0)
+    assert 0 < shares[1][0] < 1
+
+
+# Ways to pass pictures.
+
+
+def test_pictures_of_any_kind_are_the_same_picture(quick, pictures, tmp_path):
+    array = hwc(pictures[0])
+    Image.fromarray(array).save(tmp_path / "car.png")
+    tensor = from_uint8(array)
+    expected = quick(tensor)
+    kinds = {
+        "path": tmp_path / "car.png",
+        "string": str(tmp_path / "car.png"),
+        "PIL": Image.fromarray(array),
+        "HWC": array,
+        "CHW": array.transpose(2, 0, 1),
+        "uint8 tensor": torch.from_numpy(array),
+        "float": tensor[0],
+        "double": tensor.double(),
+        "float array": tensor[0].numpy(),
+        "list": [array],
+        "tuple": (tmp_path / "car.png",),
+        "iterator": iter([array]),
+    }
+    for kind, picture in kinds.items():
+        solution = quick(picture)
+        assert torch.equal(solution.image, expected.image), kind
+        assert len(solution) == 1
+    assert quick(tmp_path / "car.png").provenance["names"] == ["car"]
+
+
+def test_a_batch_is_as_many_pictures(quick, pictures):
+    expected = quick(pictures)
+    assert len(quick(list(pictures))) == len(expected) == 3
+    assert torch.equal(quick(list(pictures)).image, expected.image)
+    stacked = quick(np.stack([hwc(picture) for picture in pictures]))
+    assert len(stacked) == 3 and stacked.target.dtype == torch.float32
+
+
+def test_a_list_of_pictures_of_all_sizes(quick, tmp_path):
+    random = np.random.default_rng(0)
+    sizes = [(32, 32), (40, 56), (200, 20), (64, 64), (9, 8)]
+    images = [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    Image.fromarray(images[1]).save(tmp_path / "a.png")
+    solution = quick([images[0], tmp_path / "a.png", Image.fromarray(images[2]), images[3].transpose(2, 0, 1), images[4]])
+    assert solution.image.shape == (5, 3, 32, 32)
+    assert [tuple(crop["source_size"]) for crop in solution.provenance["crops"]] == sizes
+    assert solution.provenance["crops"][2]["mode"] == "letterbox"
+    assert quick(images[2], fit_mode="crop").provenance["crops"][0]["mode"] == "crop"
+    assert len(set(solution.provenance["names"])) == 5
+
+
+def test_a_generator_that_is_not_square(wide):
+    images = wide.synthesis(wide.mapping(wide.sample_z(2, seed=77))).clamp(-1, 1)
+    label = (np.arange(24)[:, None] + np.arange(32)) // 19
+    settings = {"metric": "mse", "segmenter": label, "encoder": "mean"}
+    solution = saminv.invert(images, ["W+", "F4", "F6"], 5e-3, generator=wide, steps=20, **settings)
+    assert solution.image.shape == (2, 3, 24, 32) and solution.regions.size == (24, 32)
+    assert solution.regions.labels.unique().numel() > 1
+    start = saminv.invert(images, ["W+", "F4", "F6"], generator=wide, **settings | {"steps": 0})
+    assert (solution.stats["psnr"] > start.stats["psnr"] + 3).all()
+    direction = torch.randn(wide.style_dim, generator=torch.Generator().manual_seed(0))
+    assert_close(solution.edit(direction, 0.0), solution.image, 1e-6)
+    edited = solution.edit(direction, [0.5, 1.0])
+    assert edited.shape == (4, 3, 24, 32)
+    frozen = solution.regions.full("F6") & ~solution.regions.full("W+")
+    if frozen.any():
+        change = (edited[1::2] - solution.image).abs().mean(dim=1, keepdim=True)
+        assert change[frozen].mean() < change[solution.regions.full("W+")].mean()
+
+
+def test_a_square_picture_in_a_generator_that_is_not(wide, quick):
+    square = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    crop = quick(square, generator=wide).provenance["crops"][0]
+    assert crop["mode"] == "crop" and crop["box"] == [0, 8, 64, 56] and crop["size"] == [24, 32]
+
+
+# Other settings.
+
+
+def test_generators_by_file_and_as_they_are(generator, pictures, quick, tmp_path):
+    path = save_stylegan2(generator, tmp_path / "toy.safetensors")
+    assert saminv.load_generator(generator) is generator
+    assert saminv.load_generator(path).fingerprint == generator.fingerprint
+    expected = quick(pictures[:1])
+    for spelled in (path, str(path)):
+        assert torch.equal(quick(pictures[:1], generator=spelled).image, expected.image)
+
+
+def test_segmenters_of_every_kind(quick, pictures, tmp_path):
+    label = np.arange(32)[:, None].repeat(32, 1) // 16
+    np.save(tmp_path / "label.npy", label)
+    Image.fromarray(label.astype(np.uint8)).save(tmp_path / "label.png")
+    for segmenter in (label, torch.from_numpy(label), str(tmp_path / "label.npy"), tmp_path / "label.png"):
+        segments = quick(pictures, segmenter=segmenter).segments
+        assert torch.equal(segments, torch.from_numpy(label).expand(3, -1, -1))
+    assert not quick(pictures, segmenter="none").segments.any()
+    assert not quick(pictures, segmenter=WholeImage()).segments.any()
+    assert torch.equal(
+        quick(pictures, segmenter="felzenszwalb").segments, quick(pictures, segmenter=Felzenszwalb()).segments
+    )
+
+
+def test_measured_regions_are_whole_segments(quick, pictures):
+    solution = quick(pictures, ["W+", "F4", "F6"], 0.02, segmenter="felzenszwalb", steps=20)
+    for row in range(3):
+        for segment in solution.segments[row].unique():
+            assert solution.regions.labels[row][solution.segments[row] == segment].unique().numel() == 1
+
+
+def test_given_maps_and_regions(quick, pictures):
+    left = torch.zeros(32, 32)
+    left[:, :16] = 1.0
+    maps = GivenInvertibility({"W+": left, "F4": 0.1 + 0 * left, "F6": 0 * left})
+    label = np.arange(32)[None].repeat(32, 0) // 16
+    solution = quick(pictures, ["W+", "F4", "F6"], 0.3, invertibility=maps, segmenter=label)
+    expected = torch.from_numpy(1 - label).expand(3, -1, -1)
+    assert torch.equal(solution.regions.labels, expected)
+    drawn = GivenRegions(1 - label, ["W+", "F4"])
+    assert torch.equal(quick(pictures, ["W+", "F4"], invertibility=drawn).regions.labels, expected)
+    regions = Regions(expected.contiguous(), ("W+", "F4"))
+    assert torch.equal(quick(pictures, ["W+", "F4"], invertibility=regions).regions.labels, expected)
+    assert quick(pictures, ["W+", "F4"], invertibility=drawn).provenance["invertibility"] == "GivenRegions"
+
+
+def test_starts_of_every_kind(quick, pictures, generator):
+    styles = generator.mapping(generator.sample_z(3, seed=5))
+
+    def start(encoder, spaces=("W+", "F4")):
+        return quick(pictures, spaces, encoder=encoder, steps=0)
+
+    assert torch.equal(start(styles).latents["W+"]["w"], styles)
+    assert torch.equal(start(styles[0]).latents["W+"]["w"], styles[:1].expand(3, -1, -1))
+    assert torch.equal(start(styles[:1]).latents["W+"]["w"], styles[:1].expand(3, -1, -1))
+    assert torch.equal(start("none").latents["W+"]["w"], start("mean").latents["W+"]["w"])
+    assert torch.equal(start("auto").latents["W+"]["w"], start("nearest").latents["W+"]["w"])
+    before = quick(pictures, ["W+", "F4"], steps=4)
+    again = start(before)
+    assert torch.equal(again.image, before.image)
+    more = start(before, ["W+", "F4", "F6"])
+    assert torch.equal(more.latents["F4"]["delta"], before.latents["F4"]["delta"])
+    assert not more.latents["F6"]["delta"].any()
+
+
+def test_the_nearest_sample_is_found(quick, generator):
+    """A picture that is one of the samples starts at that sample."""
+    styles = generator.mapping(generator.sample_z(128, seed=0))[[3, 90]]
+    solution = quick(generator.synthesis(styles).clamp(-1, 1), encoder="nearest", steps=0)
+    assert_close(solution.latents["W+"]["w"], styles, 1e-6)
+    assert (solution.stats["domain_distance"] < 0.5).all()
+
+
+def test_conditional_generators(conditional, tmp_path):
+    label = torch.tensor([0.0, 1.0, 0.0])
+    images = conditional.synthesis(conditional.mapping(conditional.sample_z(2, seed=7), label)).clamp(-1, 1)
+    settings = QUICK | {"generator": conditional, "encoder": "nearest"}
+    by_number = saminv.invert(images, ["Z", "F4"], label=1, **settings)
+    by_vector = saminv.invert(images, ["Z", "F4"], label=label, **settings)
+    assert torch.equal(by_number.image, by_vector.image)
+    assert not torch.equal(by_number.image, saminv.invert(images, ["Z", "F4"], label=2, **settings).image)
+    direction = torch.ones(conditional.style_dim)
+    for solution in (by_number, by_vector):
+        assert json.dumps(solution.provenance)
+        loaded = Solution.load(solution.save(tmp_path / "c.safetensors"), conditional)
+        assert torch.equal(loaded.edit(direction), solution.edit(direction))
+        assert_close(loaded[1].edit(direction, 0.0), solution.image[1:], 1e-5)
+
+
+def test_the_published_form_runs_through(quick, pictures):
+    solution = quick(pictures, ["W+", "F4"], formulation="published", tap_point="block", skip="published", steps=3)
+    assert solution.regions.formulation == "published"
+    assert solution.provenance["weights"]["feature"] == 5.0
+    assert not solution.provenance["space_options"]["whiten_features"]
+
+
+def test_rates_of_single_spaces(quick, pictures):
+    start = quick(pictures, ["F4"], steps=0).latents
+    slow = quick(pictures, ["F4"], rates={"F4": 1e-12}, steps=3).latents
+    assert (slow["F4"]["delta"] - start["F4"]["delta"]).abs().max() < 1e-9
+    assert (slow["W+"]["w"] - start["W+"]["w"]).abs().max() > 1e-3
+
+
+def test_a_metric_may_be_an_object(quick, pictures):
+    assert torch.equal(quick(pictures, metric=MSE()).image, quick(pictures).image)
+
+
+# Bad input.
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    (folder / "text.png").write_text("This is no picture.")
+    (folder / "empty.png").write_bytes(b"")
+    whole = folder / "whole.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(whole)
+    (folder / "cut.jpg").write_bytes(whole.read_bytes()[:700])
+    return {
+        "missing": folder / "absent.png",
+        "folder": folder,
+        "text": folder / "text.png",
+        "empty": folder / "empty.png",
+        "cut": folder / "cut.jpg",
+    }
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "cut"])
+def test_files_that_are_no_pictures(quick, tmp_path, kind):
+    path = broken_files(tmp_path)[kind]
+    for given in (path, str(path), [path]):
+        with pytest.raises(ImageError) as caught:
+            quick(given)
+        assert str(path) in str(caught.value)
+
+
+NAN = torch.zeros(3, 32, 32).index_fill(1, torch.tensor([4]), torch.nan)
+BAD_PICTURES = {
+    "nothing": (None, "image is of type NoneType"),
+    "number": (5, "image is of type int"),
+    "bytes": (b"abc", "image is of type bytes"),
+    "dict": ({"a": np.zeros((32, 32, 3), np.uint8)}, "image is of type dict"),
+    "empty list": ([], "list of pictures is empty; pass at least one"),
+    "list of nothing": ([None], "image0 is of type NoneType"),
+    "empty batch": (torch.zeros(0, 3, 32, 32), "batch of no images"),
+    "five axes": (torch.zeros(1, 1, 3, 32, 32), "has shape"),
+    "one axis": (torch.zeros(32), "has shape"),
+    "five channels": (torch.zeros(5, 32, 32), "has shape"),
+    "one pixel": (np.zeros((1, 1, 3), np.uint8), "at least 8"),
+    "not a number": (NAN, "NaN or infinite"),
+    "infinite": (NAN.nan_to_num(torch.inf), "NaN or infinite"),
+    "0 to 255": (torch.linspace(0, 255, 3072).reshape(3, 32, 32), "0..255"),
+    "out of range": (torch.linspace(-3, 3, 3072).reshape(3, 32, 32), r"floats are \[-1, 1\]"),
+    "bool": (torch.zeros(3, 32, 32, dtype=torch.bool), "dtype bool"),
+    "complex": (np.zeros((32, 32, 3), complex), "dtype complex128"),
+    "negative integers": (np.full((32, 32, 3), -4), "integers are 0..255"),
+    "words": (np.full((32, 32, 3), "a"), "dtype <U1"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_PICTURES)
+def test_things_that_are_no_pictures(quick, kind):
+    thing, words = BAD_PICTURES[kind]
+    with pytest.raises(InputError, match=words):
+        quick(thing)
+
+
+def test_floats_from_0_to_1_are_warned_of(quick):
+    with pytest.warns(UserWarning, match="no negative value.*pass x \\* 2 - 1"):
+        quick(torch.linspace(0, 1, 3072).reshape(3, 32, 32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quick(torch.linspace(-1, 1, 3072).reshape(3, 32, 32))
+        quick(np.full((32, 32, 3), 200, np.uint8))
+
+
+BAD_SETTINGS = {
+    "unknown space": ({"spaces": ["F9"]}, r"Unknown space 'F9'.*F0, F1, F2, F3, F4, F5, F6, N, W\+, W, Z"),
+    "another unknown space": ({"spaces": ["W+", "P5"]}, "Unknown space 'P5'"),
+    "no spaces": ({"spaces": []}, "spaces is empty"),
+    "one site twice": ({"spaces": ["W", "W+"]}, "W and W\\+ both set the site 'styles'"),
+    "one space twice": ({"spaces": ["W+", "F4", "F4"]}, "F4 twice"),
+    "numbers for spaces": ({"spaces": [4, 6]}, "named by a string"),
+    "block without place": ({"tap_point": "block", "spaces": ["F6"]}, "F6 has no place.*F0, F2, F4"),
+    "unknown generator": ({"generator": "nobody"}, "Unknown generator 'nobody'. Known: demo"),
+    "nearly a generator": ({"generator": "demmo"}, "Did you mean 'demo'"),
+    "generator of another type": ({"generator": 3}, "Unknown generator '3'"),
+    "unknown metric": ({"metric": "lpips"}, "Unknown metric 'lpips'. Known: .*lpips-vgg.*Did you mean"),
+    "unknown segmenter": ({"segmenter": "sam2"}, "Unknown segmenter 'sam2'. Known: demo, felzenszwalb"),
+    "no label file": ({"segmenter": "absent.png"}, "no file absent.png"),
+    "float labels": ({"segmenter": np.zeros((32, 32))}, "Labels must be integers"),
+    "labels of another shape": ({"segmenter": np.zeros((32, 16), int)}, "does not fit"),
+    "labels of another batch": ({"segmenter": np.zeros((2, 32, 32), int)}, "2 label maps for 3 images"),
+    "unknown device": ({"device": "gpu"}, "Unknown device 'gpu'; use 'auto', 'cpu' or 'cuda'"),
+    "no device": ({"device": None}, "Unknown device None"),
+    "unknown encoder": ({"encoder": "e4e"}, "encoder='e4e' is unknown"),
+    "styles of another shape": ({"encoder": torch.zeros(5, 12)}, r"Start styles must be \[8, 12\] or \[3, 8, 12\]"),
+    "unknown formulation": ({"formulation": "mine"}, "formulation must be one of paper, published; got 'mine'"),
+    "unknown tap point": ({"tap_point": "end"}, "tap_point must be one of layer, block; got 'end'"),
+    "unknown skip": ({"skip": "none"}, "skip must be one of blend, published; got 'none'"),
+    "unknown noise": ({"noise": "white"}, "noise must be one of const, random, none; got 'white'"),
+    "unknown fit": ({"fit_mode": "stretch"}, "'auto', 'crop' or 'letterbox'"),
+    "unknown invertibility": ({"invertibility": "guessed"}, "invertibility='guessed' is unknown; use 'measured'"),
+    "maps missing": ({"invertibility": GivenInvertibility({"W+": np.zeros((32, 32))})}, "No error map for F4, F6"),
+    "regions missing": ({"invertibility": GivenRegions(np.zeros((32, 32), int), ["W+", "F4"])}, "differ at F6"),
+    "regions to spare": (
+        {"invertibility": GivenRegions(np.zeros((32, 32), int), ["W+", "F4", "F5", "F6"])},
+        "differ at F5",
+    ),
+    "regions of one": ({"invertibility": Regions.uniform(1, (32, 32), ["W+", "F4", "F6"], "W+")}, "regions are for 1"),
+    "regions too small": ({"invertibility": Regions.uniform(3, (8, 8), ["W+", "F4", "F6"], "W+")}, "GivenRegions"),
+    "negative tau": ({"tau": -0.1}, "tau must be a number >= 0"),
+    "tau not a number": ({"tau": math.nan}, "tau must be a number >= 0"),
+    "tau as text": ({"tau": "0.3"}, "tau must be a number >= 0"),
+    "no tau": ({"tau": None}, "tau must be a number >= 0"),
+    "negative steps": ({"steps": -1}, "steps must be a whole number from 0 up, got -1"),
+    "broken steps": ({"steps": 1.5}, "steps must be a whole number from 0 up, got 1.5"),
+    "true steps": ({"steps": True}, "steps must be a whole number"),
+    "steps as text": ({"steps": "10"}, "steps must be a whole number"),
+    "no rate": ({"rate": 0}, "learning rate must be a positive number"),
+    "rate not a number": ({"rates": {"F4": math.nan}}, "learning rate must be a positive number"),
+    "negative weight": ({"weights": {"l2": -1}}, "weight of 'l2' must be a number from 0 up"),
+    "label for nothing": ({"label": 1}, "takes no label; leave label=None"),
+    "label for nothing, nearest": ({"label": 1, "encoder": "nearest"}, "takes no label; leave label=None"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SETTINGS)
+def test_settings_that_make_no_sense(quick, pictures, kind):
+    settings, words = BAD_SETTINGS[kind]
+    with pytest.raises(InputError, match=words):
+        quick(pictures, **settings)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_where_there_is_none(quick, pictures):
+    with pytest.raises(InputError, match="torch sees no CUDA device here; use device='cpu' or 'auto'"):
+        quick(pictures, device="cuda")
+
+
+@pytest.mark.parametrize(
+    "label, words",
+    [
+        (None, "needs a label: a class number below 3 or a vector"),
+        (3, "label 3 is not among the 3 classes"),
+        (-1, "label -1 is not among the 3 classes"),
+        (torch.ones(2), r"label has shape \[2\]"),
+    ],
+)
+def test_labels_that_do_not_fit(conditional, pictures, label, words):
+    for encoder in ("mean", "nearest"):
+        with pytest.raises(InputError, match=words):
+            saminv.invert(pictures, generator=conditional, **QUICK | {"label": label, "encoder": encoder})
+
+
+def test_generator_files_that_are_none(quick, pictures, tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        quick(pictures, generator=tmp_path / "absent.safetensors")
+    (tmp_path / "text.safetensors").write_text("no generator")
+    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
+        saminv.load_generator(tmp_path / "text.safetensors")
+    solution = quick(pictures[:1])
+    with pytest.raises(CheckpointError, match="holds no StyleGAN2 of saminv"):
+        saminv.load_generator(solution.save(tmp_path / "s.safetensors"))
+
+
+def test_a_start_of_another_generator_or_batch(quick, pictures):
+    solution = quick(pictures)
+    with pytest.raises(InputError, match="has 3 images, but there are 1 pictures"):
+        quick(pictures[:1], encoder=solution)
+    with pytest.raises(InputError, match=r"another generator|styles must be \[3, 6, 12\], got \[3, 8, 12\]"):
+        quick(pictures, encoder=solution, generator=toy_stylegan2(resolution=16))
+
+
+FURTHER_SETTINGS = {
+    "a string for spaces": ({"spaces": "W+"}, InputError, r"list of names, for example \['W\+'\]"),
+    "a letter for spaces": ({"spaces": "W"}, InputError, "list of names"),
+    "a number for spaces": ({"spaces": 4}, InputError, "list of names"),
+    "a metric that is better when higher": ({"metric": "psnr"}, InputError, "psnr.*higher"),
+    "another one": ({"metric": "ssim"}, InputError, "ssim.*higher"),
+    "no metric": ({"metric": None}, InputError, "metric"),
+    "labels without labels": ({"segmenter": "labels"}, InputError, "label image"),
+    "styles of another batch": ({"encoder": torch.zeros(2, 8, 12)}, InputError, r"\[3, 8, 12\]"),
+    "styles that are not finite": ({"encoder": torch.full((8, 12), torch.nan)}, InputError, "finite"),
+    "styles of numpy, wrong": ({"encoder": np.zeros((5, 12))}, InputError, "Start styles must be"),
+    "seed as text": ({"seed": "a"}, InputError, "seed"),
+    "no seed": ({"seed": None}, InputError, "seed"),
+    "broken seed": ({"seed": 1.5}, InputError, "seed"),
+    "huge seed": ({"seed": 2**70}, InputError, "seed"),
+    "no weight": ({"weights": {"l2": None}}, InputError, "weight of 'l2'"),
+    "weight as text": ({"weights": {"l2": "much"}}, InputError, "weight of 'l2'"),
+    "weight of nothing": ({"weights": {"percptual": 1.0}}, InputError, "percptual.*l2"),
+    "no weight at all": ({"weights": dict.fromkeys(["l2", "perceptual"], 0.0)}, InputError, "l2.*perceptual"),
+    "rate of nothing": ({"rates": {"F9": 0.1}}, InputError, r"W\+, F4, F6.*F9"),
+    "rates without names": ({"rates": [0.1]}, InputError, "rates"),
+    "label as text": ({"label": "auto"}, InputError, "label"),
+    "device without numbers": ({"device": "meta"}, InputError, "Unknown device 'meta'"),
+}
+
+
+@pytest.mark.parametrize("kind", FURTHER_SETTINGS)
+def test_further_settings_that_make_no_sense(pictures, kind):
+    settings, expected, words = FURTHER_SETTINGS[kind]
+    with pytest.raises(expected, match=words):
+        saminv.invert(pictures, **({"generator": toy_stylegan2()} | QUICK | settings))
+
+
+@pytest.mark.parametrize("label", ["auto", 1.5, torch.eye(3), torch.tensor([0.0, torch.nan, 1.0])])
+def test_further_labels_that_do_not_fit(conditional, pictures, label):
+    for encoder in ("mean", "nearest"):
+        with pytest.raises(InputError, match="label"):
+            saminv.invert(pictures, generator=conditional, **QUICK | {"label": label, "encoder": encoder})
+
+
+def test_a_start_in_other_spaces_keeps_the_styles(quick, pictures):
+    """A W+ inversion warms up a W one by its mean."""
+    before = quick(pictures, ["W+"], steps=4)
+    after = quick(pictures, ["W"], encoder=before, steps=0)
+    assert_close(after.latents["W"]["w"], before.latents["W+"]["w"].mean(dim=1), 1e-6)
+
+
+# The demo generator.
+
+
+@pytest.fixture(scope="module")
+def demo():
+    try:
+        return saminv.load_generator("demo")
+    except CheckpointError as error:
+        pytest.skip(f"the demo's weights are not here: {error}")
+
+
+def test_the_demo_generator_is_the_default(demo):
+    assert saminv.load_generator() is saminv.load_generator("demo") is demo
+    assert demo.image_size == (128, 128) and demo.default_spaces == ("W+", "F4", "F6", "F8", "F10")
+
+
+def test_a_picture_far_from_the_domain_is_warned_of_with_its_figure(demo, tmp_path):
+    """Grain is, a scene beside it is not; both know their generator by name."""
+    grain = np.random.default_rng(0).integers(0, 2, (128, 128, 3), dtype=np.uint8) * 255
+    Image.fromarray(grain).save(tmp_path / "grain.png")
+    scene = saminv.demo.sample_scenes(1, seed=5).images
+    settings = {"metric": "mse", "segmenter": "none", "steps": 1, "device": "cpu"}
+    with pytest.warns(UserWarning) as caught:
+        solution = saminv.invert([tmp_path / "grain.png", scene], ["W+"], **settings)
+    assert len(caught) == 1
+    grainy, clean = solution.stats["domain_distance"].tolist()
+    assert grainy > 2 > clean
+    assert str(caught[0].message).startswith("grain looks far from") and f"{grainy:.1f} times" in str(caught[0].message)
+    assert caught[0].filename == __file__, "the warning points at the caller"
+    assert solution.provenance["generator"] == "demo"
+    loaded = Solution.load(solution.save(tmp_path / "scene.safetensors"))
+    assert loaded.generator is demo

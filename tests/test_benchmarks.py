@@ -1,0 +1,197 @@
+"""The benchmarks run, go on after an interruption, and write what they say they write."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+if not BENCHMARKS.is_dir():
+    pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
+sys.path.insert(0, str(BENCHMARKS))
+common = importlib.import_module("common")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all, so that the benchmarks share their inversions as they do in earnest."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def single_thread():
+    """Benchmarks set the number of threads; give it back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def options_for(folder: Path, **changes) -> common.Options:
+    values = {"scenes": 4, "steps": 2, "workers": 1, "out": folder / "out.json", "docs": None}
+    return common.Options(**(values | {"cache": folder / "cache", "command": "python benchmarks/x.py"} | changes))
+
+
+def square(scene: common.Scene, options: common.Options) -> dict:
+    return {"square": scene.index**2, "strangers": scene.strangers, "nan": math.nan, "threads": torch.get_num_threads()}
+
+
+def run_benchmark(name: str, cache: Path, folder: Path, scenes: int = 1) -> dict:
+    """Call a benchmark with a page to put its tables into, and check what all of them promise."""
+    page = folder / ("performance.md" if name == "speed" else "quality.md")
+    page.write_text(f"before\n<!-- begin: {name} -->\nold\n<!-- end: {name} -->\nafter\n")
+    out = folder / f"{name}.json"
+    arguments = ["--scenes", str(scenes), "--steps", "2", "--workers", "1", "--out", str(out)]
+    module: ModuleType = importlib.import_module(name)
+    module.main([*arguments, "--docs", str(folder), "--cache", str(cache)])
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert f"python benchmarks/{name}.py --scenes {scenes}" in text and "| ---: |" in text
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    content = json.loads(out.read_text(), parse_constant=refuse)
+    assert content["settings"] == {"scenes": scenes, "steps": 2, "workers": 1}
+    assert {"torch", "python", "saminv"} <= set(content["versions"]) and content["machine"]["cores"] > 0
+    assert all({"figure", "value", "bar", "met"} <= set(figure) for figure in content["figures"])
+    for table in content["tables"]:
+        assert table in text
+        widths = {line.count("|") for line in table.splitlines()}
+        assert len(widths) == 1 and len(table.splitlines()) > 2
+    return content
+
+
+def test_scenes_are_held_out_and_half_have_strangers() -> None:
+    scenes = [common.Scene.numbered(index) for index in range(4)]
+    masks = [float(scene.batch.stranger_masks.sum()) for scene in scenes]
+    assert [mask > 0 for mask in masks] == [True, False, True, False]
+    assert torch.equal(scenes[0].clean.batch.factors, scenes[0].batch.factors)
+    assert float(scenes[0].clean.batch.stranger_masks.sum()) == 0
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, single_thread, capsys: pytest.CaptureFixture) -> None:
+    done: list[int] = []
+
+    def task(scene: common.Scene, options: common.Options) -> dict:
+        if scene.index == 2 and len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(scene.index)
+        return square(scene, options)
+
+    options = options_for(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        common.run("toy", task, range(4), options)
+    assert caught.value.code == 130 and "goes on" in capsys.readouterr().err
+    (partial,) = options.cache.glob("toy-*.jsonl")
+    partial.write_text(partial.read_text() + '{"scene": 3, "squ')
+    done.append(-1)
+    records = common.run("toy", task, range(4), options)
+    assert done == [0, 1, -1, 2, 3], "finished scenes must not be done again"
+    assert [record["square"] for record in records] == [0, 1, 4, 9]
+    assert all(record["nan"] is None for record in records)
+
+
+def test_another_number_of_steps_starts_anew(tmp_path: Path, single_thread) -> None:
+    common.run("toy", square, [0], options_for(tmp_path))
+    common.run("toy", square, [0], options_for(tmp_path, steps=3))
+    assert len(list((tmp_path / "cache").glob("toy-*.jsonl"))) == 2
+
+
+def test_workers_have_one_thread_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    records = common.run("toy", square, range(3), options_for(tmp_path, workers=2))
+    assert [record["square"] for record in records] == [0, 1, 4]
+    assert all(record["threads"] == 1 for record in records)
+
+
+def test_numbers_of_records() -> None:
+    records = [{"a": {"b": 1.0}}, {"a": {"b": None}}, {}, {"a": {"b": 3.0}}]
+    assert common.values(records, "a", "b") == [1.0, 3.0]
+    assert common.median(records, "a", "b") == 2.0
+    assert common.median(records, "c") is None
+    assert common.ratio(1.0, None) is None and common.ratio(1.0, 0.0) is None and common.ratio(1.0, 2.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "bars", "met"),
+    [
+        (2.0, {"at_least": 2}, True),
+        (1.9, {"at_least": 2}, False),
+        (0.0, {"at_most": 0}, True),
+        (None, {"at_most": 1}, None),
+    ],
+)
+def test_figures_know_their_bars(value: float | None, bars: dict, met: bool | None) -> None:
+    assert common.figure("x", value, **bars)["met"] is met
+    assert ("**no**" in common.figure_table([common.figure("x", value, **bars)])) is (met is False)
+
+
+def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("nothing here")
+    for name in ("page.md", "missing.md"):
+        with pytest.raises(SystemExit, match="begin: x"):
+            common.insert(tmp_path / name, "x", "text")
+
+
+@pytest.mark.parametrize("arguments", [["--scenes", "0"], ["--steps", "-1"], ["--workers", "many"]])
+def test_impossible_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        common.parse("quality", None, arguments)
+    assert caught.value.code == 2
+
+
+def test_editing(tmp_path: Path, cache: Path, single_thread) -> None:
+    content = run_benchmark("editing", cache, tmp_path)
+    rows = content["scenes"][0]["rows"]
+    assert set(common.METHODS) < set(rows)
+    assert rows["W+"]["mean_effect"] > 0.3 > abs(rows["F10"]["mean_effect"])
+    assert rows["F10"]["mean_drift"] < rows["F10, skip image not blended"]["mean_drift"]
+
+
+def test_formulations_default_is_the_default_of_invert(tmp_path: Path, cache: Path, single_thread) -> None:
+    formulations = importlib.import_module("formulations")
+    options, scene = options_for(tmp_path, cache=cache), common.Scene.numbered(0)
+    mine = formulations.solve_variant(scene, formulations.VARIANTS["default"], options)
+    given = common.invert(scene, common.SAM, options)
+    assert torch.equal(mine.image, given.image) and torch.equal(mine.regions.labels, given.regions.labels)
+    published = {"formulation": "published", "tap_point": "block"}
+    mine = formulations.solve_variant(scene, formulations.VARIANTS["all as published"], options)
+    assert torch.equal(mine.image, common.invert(scene, common.SAM, options, **published).image)
+
+
+def test_tau_sweep(tmp_path: Path, cache: Path, single_thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("tau_sweep"), "TAUS", (0.1, 0.3))
+    content = run_benchmark("tau_sweep", cache, tmp_path)
+    assert (tmp_path / "pictures" / "tau-curve.png").stat().st_size > 1000
+    assert set(content["scenes"][0]["taus"]) == {"0.1", "0.3"}
+
+
+@pytest.mark.slow
+def test_quality(tmp_path: Path, cache: Path, single_thread) -> None:
+    content = run_benchmark("quality", cache, tmp_path, scenes=2)
+    strange, clean = content["scenes"]
+    assert {"W", "F10", "SAM", "strangers pasted"} < set(strange["rows"]) and set(clean["rows"]) == {"in-domain"}
+    assert strange["rows"]["strangers pasted"]["psnr"] > strange["rows"]["W+"]["psnr"]
+    assert 0 <= strange["agreement"][0] <= strange["agreement"][1]
+
+
+@pytest.mark.slow
+def test_formulations(tmp_path: Path, cache: Path, single_thread) -> None:
+    content = run_benchmark("formulations", cache, tmp_path)
+    assert len(content["scenes"][0]["rows"]) == 6
+
+
+@pytest.mark.slow
+def test_speed(tmp_path: Path, cache: Path) -> None:
+    content = run_benchmark("speed", cache, tmp_path)
+    for record in content["scenes"]:
+        assert 0 < record["loaded_gib"] <= record["peak_gib"]
+        steps = sum(record["step_ms"].values()) * 2 / 1000 + sum(record["once_seconds"].values())
+        assert steps == pytest.approx(record["seconds"], rel=1e-6), "the parts must add up to the whole"
