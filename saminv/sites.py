@@ -49,6 +49,7 @@ class Add:
     mask: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
+        """The changed tensor; ``x`` stays as it is."""
         return x + self.delta if self.mask is None else x + self.delta * self.mask
 
 
@@ -61,6 +62,7 @@ class Blend:
     mask: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
+        """The changed tensor; ``x`` stays as it is."""
         return x + (self.value - x) * self.mask
 
 
@@ -72,6 +74,7 @@ class Replace:
     value: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
+        """The value in the type of ``x``."""
         return self.value.to(x.dtype)
 
 

@@ -208,7 +208,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_parts_that_do_not_belong_together(saved, generator, damage):
     rewrite(saved, DAMAGES[damage])
-    with pytest.raises(SolutionError, match="is damaged.*Restore it from a copy or invert again"):
+    with pytest.raises(SolutionError, match=r"is damaged.*Restore it from a copy or invert again"):
         Solution.load(saved, generator)
 
 
@@ -265,7 +265,7 @@ def test_another_generator_is_refused(saved, generator):
 
 
 def test_a_file_whose_generator_has_no_name_asks_for_it(saved):
-    with pytest.raises(SolutionError, match="has no name here.*generator="):
+    with pytest.raises(SolutionError, match=r"has no name here.*generator="):
         Solution.load(saved)
 
 
@@ -414,7 +414,9 @@ def test_direction_files_with_other_contents(solution, direction, tmp_path):
 
 @pytest.mark.parametrize("name", ["car_hue", "nobody", "", "W+"])
 def test_directions_that_the_generator_does_not_have(solution, name):
-    with pytest.raises(InputError, match=f"Unknown direction '{name}'".replace("+", r"\+") + ".*none for this generator"):
+    with pytest.raises(
+        InputError, match=f"Unknown direction '{name}'".replace("+", r"\+") + ".*none for this generator"
+    ):
         solution.edit(name)
 
 
@@ -431,7 +433,9 @@ def test_directions_of_another_shape(solution, shape):
         solution.edit(torch.zeros(shape))
 
 
-@pytest.mark.parametrize("thing", [None, {}, ["car_hue"], object(), torch.ones(12).long(), torch.ones(12).bool(), 1 + 2j])
+@pytest.mark.parametrize(
+    "thing", [None, {}, ["car_hue"], object(), torch.ones(12).long(), torch.ones(12).bool(), 1 + 2j]
+)
 def test_directions_that_are_none(solution, thing):
     with pytest.raises(InputError, match="direction must be an array"):
         solution.edit(thing)

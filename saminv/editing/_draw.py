@@ -81,7 +81,7 @@ def space_colours(names: Sequence[str], last_layer: int) -> dict[str, Colour]:
     colours = {}
     for name in names:
         layer = re.fullmatch(r"[A-Z]+(\d+)", name)
-        depth = 0.0 if layer is None else 0.06 + 0.94 * min(1.0, int(layer[1]) / max(1, last_layer))
+        depth = 0.0 if layer is None else 0.09 + 0.91 * min(1.0, int(layer[1]) / max(1, last_layer))
         red, green, blue = ramp(DEPTH_RAMP, np.array(depth)).tolist()
         colours[name] = (red, green, blue)
     return colours
