@@ -1,7 +1,6 @@
 """Add a latent space and a solver of your own; neither the generator nor the library changes.
 
-The space shifts the colours of the whole picture. A scene in orange light shows what it is good for.
-"""
+The space shifts the colours of the whole picture. A scene in orange light shows what it is good for."""
 
 from __future__ import annotations
 
@@ -69,9 +68,9 @@ def main() -> None:
         print(f"Adam, {' and '.join(names)}: {solution.stats['psnr'].item():.2f} dB")
     print("shift found", solution.latents["TINT"]["shift"].flatten().tolist(), "of", light.tolist())
 
-    generator, styles = solution.generator, solution.latents["W+"]["w"]
-    spaces, objective = resolve_spaces(names, generator), saminv.Objective(get_metric("demo"))
-    problem = saminv.Problem(generator, target, styles, spaces, solution.regions, objective)
+    spaces, objective = resolve_spaces(names, solution.generator), saminv.Objective(get_metric("demo"))
+    styles = solution.latents["W+"]["w"]
+    problem = saminv.Problem(solution.generator, target, styles, spaces, solution.regions, objective)
     again = saminv.solve(problem, saminv.BestSoFar(SignDescent()), max_steps=steps)
     print(f"SignDescent, from the W+ that Adam found: {again.stats['psnr'].item():.2f} dB")
 

@@ -402,7 +402,12 @@ def _add_invert(commands: Any) -> None:
     add("--steps", type=int, default=DEFAULT_STEPS, help=f"steps in all; 0 writes the start ({DEFAULT_STEPS})")
     add("--out", type=Path, default=Path("saminv-out"), metavar="DIR", help="folder of the results (saminv-out)")
     add("--json", action="store_true", help="print a JSON report and nothing else on the standard output")
-    add("--segmenter", default="auto", metavar="S", help=f"auto, {_known(SEGMENTERS)} or the file of a label image")
+    add(
+        "--segmenter",
+        default="auto",
+        metavar="S",
+        help=f"auto, {_known(SEGMENTERS, 'labels')} or the file of a label image",
+    )
     add(
         "--invertibility",
         default="measured",
@@ -410,7 +415,9 @@ def _add_invert(commands: Any) -> None:
         help="measured, an .npz file of error maps named after spaces, or a label image whose values count along "
         "--spaces from 0",
     )
-    add("--metric", default="auto", metavar="M", help=f"perceptual metric: auto, {', '.join(METRICS)}")
+    add(
+        "--metric", default="auto", metavar="M", help=f"auto, {_known(METRICS, 'psnr', 'ssim')}: of the loss and of tau"
+    )
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--label", metavar="L", help="class number, or vector such as 0,0,1, of a conditional generator")
     add("--fit", default="auto", choices=("auto", "crop", "letterbox"), help="how pictures of another shape are fitted")
@@ -453,8 +460,8 @@ def _add_info(commands: Any) -> None:
     add("--json", action="store_true", help="print JSON")
 
 
-def _known(registry: Any) -> str:
-    return ", ".join(name for name in registry if name != "labels")
+def _known(registry: Any, *without: str) -> str:
+    return ", ".join(name for name in registry if name not in without)
 
 
 def _positive(text: str) -> int:

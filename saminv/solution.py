@@ -219,6 +219,11 @@ class Solution:
                 f"{path} belongs to another generator: it was made with fingerprint {str(expected)[:16]}..., this one "
                 f"has {generator.fingerprint[:16]}.... Pass the generator it was made with as generator=."
             )
+        if tuple(self.image.shape[-2:]) != tuple(generator.image_size):
+            raise SolutionError(
+                f"{path} holds images of {list(self.image.shape[-2:])}, but the generator makes {generator.image_size} "
+                "(height, width): the weights are the same, the crop is another."
+            )
         device, dtype = generator.device, generator.dtype
         return replace(
             self,

@@ -520,6 +520,21 @@ def test_tau_zero_sends_everything_to_the_last_space_and_a_huge_one_nothing(line
     assert states[-1][1].item() == 1, "one look is enough to settle"
 
 
+@pytest.mark.parametrize("names", [SPACES[:2], SPACES])
+def test_wrappers_may_stand_outside_of_the_measuring_one(linear, names):
+    """The loop and the outer wrappers go on with the regions that the inner one has found."""
+    metric = PlantedErrors(planted(torch.full((len(names), 4), 0.6)))
+    regions = Regions.uniform(1, (8, 8), names, "W+")
+    problem = plain(linear, names, regions=regions)
+    inside = Escalate(Adam(rate=0.1), metric, GRID, 0.3, patience=1000, first_share=0.3)
+    outside = solve(problem, BestSoFar(PlateauStop(inside, patience=1000)), max_steps=40, callback=metric.watch)
+    assert (outside.regions.labels == len(names) - 1).all()
+    again = PlantedErrors(metric.table)
+    usual = Escalate(BestSoFar(Adam(rate=0.1)), again, GRID, 0.3, patience=1000, first_share=0.3)
+    expected = solve(problem, usual, max_steps=40, callback=again.watch)
+    assert_close(outside.image, expected.image, 1e-12)
+
+
 def test_an_error_of_exactly_tau_passes(linear):
     table = torch.full((4, 1, 1, 8, 8), 0.25, dtype=torch.float64)
     assert levels(climb(linear, PlantedErrors(table), 0.25)[0]) == [[0, 0, 0, 0]]

@@ -264,6 +264,11 @@ def test_another_generator_is_refused(saved, generator):
     assert other.fingerprint[:16] in str(caught.value) and generator.fingerprint[:16] in str(caught.value)
 
 
+def test_the_same_weights_with_another_crop_are_refused(saved):
+    with pytest.raises(SolutionError, match=r"holds images of \[32, 32\], but the generator makes \(24, 32\)"):
+        Solution.load(saved, toy_stylegan2(crop=(24, 32)))
+
+
 def test_a_file_whose_generator_has_no_name_asks_for_it(saved):
     with pytest.raises(SolutionError, match=r"has no name here.*generator="):
         Solution.load(saved)

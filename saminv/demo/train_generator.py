@@ -1,7 +1,8 @@
 """Trains the demo's StyleGAN2 on rendered car scenes: regression to the renderer first, adversarially after.
 
-The factors of a scene are a function of z, so every z comes with its picture. Regression starts at 32 pixels on the
-skip image of that resolution, goes on at 64 and 128, and needs no discriminator; the adversarial part sharpens.
+The factors of a scene are a function of z, so every z comes with its picture. Regression teaches the mapping the
+factors, then starts at 32 pixels on the skip image of that resolution, goes on at 64 and 128, and needs no
+discriminator; the adversarial part sharpens.
 
 Run ``python -m saminv.demo.train_generator --folder runs/generator``; run it again after an interruption and it goes
 on.
@@ -16,17 +17,24 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..generators import StyleGAN2
+from ..images import area_resize
 from ..train import Discriminator, Trainer, TrainerConfig, discriminator_loss, generator_loss, gradient_penalty
 from .generator import CONFIG, export
-from .scenes import factors_from_z, render
+from .scenes import CAR_SEGMENTS, FACTORS, factors_from_z, render
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Regression at one resolution: ``site`` of the skip image (None for the picture), side in pixels, steps, batch."""
+    """Regression at one resolution.
+
+    Attributes:
+        site: Site of the skip image that is compared; None for the picture, "styles" for the mapping alone.
+        side: Its side in pixels.
+        steps, batch: How much of it.
+    """
 
     site: str | None
     side: int
@@ -34,25 +42,61 @@ class Stage:
     batch: int = 4
 
 
-STAGES = (Stage("rgb6.block", 32, 6000), Stage("rgb8.block", 64, 4000), Stage(None, 128, 6000))
+STAGES = (
+    Stage("styles", 0, 2000, 256),
+    Stage("rgb6.block", 32, 8000),
+    Stage("rgb8.block", 64, 8000),
+    Stage(None, 128, 12000),
+)
+CAR_WEIGHT = 4.0
+READOUT_WEIGHT = 0.2
 
 
-def pairs(step: int, batch: int, side: int, offset: int = 0) -> tuple[Tensor, Tensor]:
-    """Noise `[B, 64]` and its rendered scene `[B, 3, side, side]`, fixed by the step."""
+class Lesson(nn.Module):
+    """The generator, and a linear readout that asks w for the factors of the scene.
+
+    The readout makes the mapping turn noise into factors early, binary ones included, which a picture loss alone
+    teaches late: two cars that face each other's way average to a blurred one. It is not kept.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = StyleGAN2(CONFIG)
+        self.readout = nn.Linear(CONFIG.w_dim, len(FACTORS))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Mean squared error of the factors, scaled to [-1, 1], that are read off w."""
+        w = self.generator.mapping(z)[:, 0]
+        return (self.readout(w) - (2 * factors_from_z(z) - 1)).square().mean()
+
+
+def noise(step: int, batch: int, offset: int = 0) -> Tensor:
+    """Noise `[B, 64]`, fixed by the step."""
     source = torch.Generator().manual_seed(1_000_003 * (offset + 1) + step)
-    z = torch.randn(batch, CONFIG.z_dim, generator=source)
-    images = render(factors_from_z(z)).images
-    if side < images.shape[-1]:
-        images = F.interpolate(images, size=(side, side), mode="area")
-    return z, images
+    return torch.randn(batch, CONFIG.z_dim, generator=source)
 
 
-def regression_loss(image: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Absolute and squared error, and the absolute error of the image gradient, which keeps edges sharp."""
+def scenes(z: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The scenes of noise at ``side`` pixels, and the weight of each pixel: `[B, 3, s, s]`, `[B, 1, s, s]`."""
+    scene = render(factors_from_z(z))
+    car = torch.isin(scene.segments, torch.tensor(CAR_SEGMENTS)).float()[:, None]
+    # The car's surroundings count as well, so that its outline is not paid for by one side alone.
+    weight = 1 + (CAR_WEIGHT - 1) * F.max_pool2d(car, 9, 1, 4)
+    return area_resize(scene.images, (side, side)), area_resize(weight, (side, side))
+
+
+def regression_loss(image: Tensor, target: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
+    """Absolute and squared error, and the absolute error of the image gradient, which keeps edges sharp.
+
+    Args:
+        image, target: `[B, 3, H, W]`.
+        weight: Of each pixel `[B, 1, H, W]`, for the first two.
+    """
     difference = image - target
-    squared, absolute = difference.square().mean(), difference.abs().mean()
+    weight = torch.ones_like(image[:, :1]) if weight is None else weight
+    squared, absolute = (weight * difference.square()).mean(), (weight * difference.abs()).mean()
     edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
-    return {"loss": 2 * squared + absolute + edges, "mse": squared, "edges": edges}
+    return {"loss": 4 * squared + 0.5 * absolute + edges, "mse": difference.square().mean(), "edges": edges}
 
 
 def stage_at(step: int) -> Stage:
@@ -68,18 +112,25 @@ def train_regression(folder: Path, until: int | None = None) -> StyleGAN2:
     """Run (or resume) the regression stages; returns the averaged generator."""
     torch.manual_seed(0)
     config = TrainerConfig(steps=sum(stage.steps for stage in STAGES), learning_rate=3e-3)
-    model = StyleGAN2(CONFIG)
-    trainer = Trainer(model, config, folder)
+    lesson = Lesson()
+    trainer = Trainer(lesson, config, folder)
 
     def compute(step: int) -> dict[str, Tensor]:
         stage = stage_at(step)
-        z, target = pairs(step, stage.batch, stage.side)
-        rendered = model.synthesis(model.mapping(z), until=stage.site)
-        image = rendered if isinstance(rendered, Tensor) else rendered[stage.site or ""]
-        return regression_loss(image, target)
+        z = noise(step, stage.batch)
+        if stage.site == "styles":
+            readout = lesson(z)
+            return {"loss": readout, "mse": readout.new_zeros(()), "edges": readout.new_zeros(()), "readout": readout}
+        target, weight = scenes(z, stage.side)
+        rendered = lesson.generator.synthesis(lesson.generator.mapping(z), until=stage.site)
+        losses = regression_loss(
+            rendered if isinstance(rendered, Tensor) else rendered[stage.site or ""], target, weight
+        )
+        readout = lesson(noise(step, 64, offset=2))
+        return {**losses, "loss": losses["loss"] + READOUT_WEIGHT * readout, "readout": readout}
 
     trainer.run(compute, until)
-    return trainer.average
+    return trainer.average.generator
 
 
 @dataclass(frozen=True)
@@ -123,11 +174,12 @@ def train_adversarial(
         return loss
 
     def compute(step: int) -> dict[str, Tensor]:
-        z, target = pairs(step, settings.batch, CONFIG.resolution, offset=1)
+        z = noise(step, settings.batch, offset=1)
+        target, weight = scenes(z, CONFIG.resolution)
         image = model(z)
         critic_loss = teach_critic(step, target.clone(), image)
         critic.requires_grad_(False)
-        losses = regression_loss(image, target)
+        losses = regression_loss(image, target, weight)
         adversarial = generator_loss(critic(image))
         critic.requires_grad_(True)
         total = losses["loss"] + settings.weight * adversarial

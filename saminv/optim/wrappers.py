@@ -40,6 +40,10 @@ class AbstractWrapper(AbstractSolver[WrappedState]):
 
     def update(self, state: WrappedState, evaluation: Evaluation) -> WrappedState:
         state.inner = self.solver.update(state.inner, evaluation)
+        if state.inner.problem is not state.problem:
+            # A wrapper further in has changed the regions.
+            before, state.problem = state.problem.regions.labels, state.inner.problem
+            self.forget(state, (before != state.problem.regions.labels).flatten(1).any(dim=1))
         return state
 
     def result(self, state: WrappedState) -> Latents:
@@ -47,7 +51,11 @@ class AbstractWrapper(AbstractSolver[WrappedState]):
 
     def rebase(self, state: WrappedState, problem: Problem, changed: Tensor) -> None:
         state.problem = problem
+        self.forget(state, changed)
         self.solver.rebase(state.inner, problem, changed)
+
+    def forget(self, state: WrappedState, changed: Tensor) -> None:
+        """Drop what losses have told of the images ``changed`` `[B]`, whose problem is another now."""
 
     def hasten(self, state: WrappedState, which: Tensor) -> Tensor:
         return self.solver.hasten(state.inner, which)
@@ -79,7 +87,7 @@ class BestSoFar(AbstractWrapper):
             for key, kept in value.items():
                 now = state.y[name][key]
                 value[key] = torch.where(per_image(better, now), now, kept)
-        state.inner = self.solver.update(state.inner, evaluation)
+        super().update(state, evaluation)
         return state
 
     @torch.no_grad()
@@ -89,8 +97,7 @@ class BestSoFar(AbstractWrapper):
         better = (last < state.best_loss) & (state.status != Status.NON_FINITE)
         return map_latents(lambda new, kept: torch.where(per_image(better, new), new, kept), state.y, state.best)
 
-    def rebase(self, state: BestState, problem: Problem, changed: Tensor) -> None:  # type: ignore[override]
-        super().rebase(state, problem, changed)
+    def forget(self, state: BestState, changed: Tensor) -> None:  # type: ignore[override]
         state.best_loss = state.best_loss.masked_fill(changed, torch.inf)
 
 
@@ -128,11 +135,10 @@ class PlateauStop(AbstractWrapper):
         state.waited = torch.where(fell, 0, state.waited + 1)
         newly = (state.waited >= self.patience) & state.running & ~state.flat
         state.flat |= self.solver.hasten(state.inner, newly)
-        state.inner = self.solver.update(state.inner, evaluation)
+        super().update(state, evaluation)
         state.status[state.flat & (state.status == Status.COMPLETED)] = int(Status.PLATEAU)
         return state
 
-    def rebase(self, state: PlateauState, problem: Problem, changed: Tensor) -> None:  # type: ignore[override]
-        super().rebase(state, problem, changed)
+    def forget(self, state: PlateauState, changed: Tensor) -> None:  # type: ignore[override]
         state.lowest = state.lowest.masked_fill(changed, torch.inf)
         state.waited = state.waited.masked_fill(changed, 0)
