@@ -112,7 +112,7 @@ def invert(
     tap_point: str = "layer",
     skip: str = "blend",
     weights: Mapping[str, float] | None = None,
-    rate: float = 0.05,
+    rate: float = 0.1,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
     fit_mode: str = "auto",
@@ -206,6 +206,10 @@ def _prepare(
     if isinstance(metric, str):
         is_demo = opened is _named_generator("demo") if str(generator) == "demo" else False
         metric = get_metric(("demo" if is_demo else "lpips-vgg") if metric == "auto" else metric)
+    if metric.higher_is_better or not metric.spatial:
+        raise InputError(
+            f"metric={metric.name!r} cannot be minimised segment by segment; use 'demo', 'lpips-vgg' or 'mse'."
+        )
     return _Job(
         generator=opened,
         target=torch.cat([tensor for tensor, _ in fitted]).to(device, opened.dtype),

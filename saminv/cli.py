@@ -422,7 +422,7 @@ def _add_invert(commands: Any) -> None:
     add("--label", metavar="L", help="class number, or vector such as 0,0,1, of a conditional generator")
     add("--fit", default="auto", choices=("auto", "crop", "letterbox"), help="how pictures of another shape are fitted")
     add("--paste-back", action="store_true", help="also write NAME-pasted.png, the result within the whole picture")
-    add("--rate", type=float, default=0.05, help="learning rate (0.05)")
+    add("--rate", type=float, default=0.1, help="learning rate (0.1)")
     add("--formulation", default="paper", choices=("paper", "published"), help="of masks and regularisers")
     add("--tap-point", default="layer", choices=("layer", "block"), help="where feature deltas act")
     add("--skip", default="blend", choices=("blend", "published"), help="what an edit freezes")

@@ -187,3 +187,9 @@ def perturbed(problem: Problem, scale: float = 0.1, seed: int = 5) -> dict[str, 
             noise = [torch.randn(tensor.shape[1:], generator=source, dtype=torch.float64) for _ in tensor]
             value[name] = tensor + scale * torch.stack(noise).to(tensor)
     return y
+
+
+def random_pictures(count: int, side: int = 8, seed: int = 0) -> Tensor:
+    """Uniform grain `[count, 3, side, side]` in [-1, 1], float64."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, side, side, generator=source, dtype=torch.float64) * 2 - 1

@@ -182,13 +182,13 @@ class Cell:
     Attributes:
         panel: Pixels `[h, w, 3]`, or None for an empty place.
         lines: Text below.
-        swatches: Text below with a colour each, as in a legend.
+        swatches: Legend below: a colour, a name and a figure each.
         scale: Caption of the right end of a colour bar below, or "".
     """
 
     panel: np.ndarray | None = None
     lines: Sequence[str] = ()
-    swatches: Sequence[tuple[Colour, str]] = ()
+    swatches: Sequence[tuple[Colour, str, str]] = ()
     scale: str = ""
 
     @property
@@ -264,9 +264,10 @@ class Page:
         if cell.scale:
             self._colour_bar(strip, left, top, cell.scale)
             top += 2 * LINE
-        for colour, text in cell.swatches:
+        for colour, text, figure in cell.swatches:
             draw.rectangle((left, top + 3, left + 26, top + 18), fill=colour, outline=INK)
             draw.text((left + 36, top), plain(text), font=font(BODY), fill=INK)
+            draw.text((left + 126, top), plain(figure), font=font(BODY), fill=INK, anchor="ra")
             top += LINE
         for text in cell.lines:
             draw.text((left, top), self._cut(text, BODY), font=font(BODY), fill=INK)

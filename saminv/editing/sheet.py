@@ -189,7 +189,7 @@ def _spaces(solution: Solution, index: int, picture: np.ndarray) -> Cell:
     labels = enlarge_labels(solution.regions.labels[index].cpu().numpy(), picture.shape[:2])
     palette: dict[int, Colour] = {i: colours[name] for i, name in enumerate(solution.regions.spaces)}
     shares = dict(_shares(solution, index))
-    legend = [(colours[name], f"{name}   {percent(shares.get(name, 0.0))}") for name in solution.regions.spaces]
+    legend = [(colours[name], name, percent(shares.get(name, 0.0))) for name in solution.regions.spaces]
     return Cell(paint_labels(labels, palette, picture, 0.12), swatches=legend)
 
 

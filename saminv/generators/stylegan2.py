@@ -249,7 +249,8 @@ class StyleGAN2(AbstractGenerator):
         pairs = range(1, config.num_layers, 2) if config.architecture == "resnet" else ()
         self.skips = nn.ModuleDict({str(i + 1): SkipConv(*self._widths(i)) for i in pairs})
         self.sites = self._announce()
-        spaces = [f"F{i}" for i in range(4, min(config.num_layers, 11), 2)]
+        # Up to F10 as in the SAM report, but not the last resolution: it is one toRGB away from the picture.
+        spaces = [f"F{i}" for i in range(4, min(config.num_layers - 1, 11), 2)]
         self.default_spaces = ("W+", *spaces)
         self.to(memory_format=torch.channels_last)
 

@@ -148,8 +148,9 @@ def _families() -> list[type[AbstractSpace]]:
 
 
 def available_spaces(generator: AbstractGenerator) -> list[str]:
-    """Names of all spaces that a generator offers."""
-    return [name for family in _families() for name in family.names(generator)]
+    """Names of all spaces that a generator offers, by rank."""
+    found = [family(name, SpaceOptions()) for family in _families() for name in family.names(generator)]  # type: ignore[call-arg]
+    return [space.name for space in sorted(found, key=lambda space: space.rank)]
 
 
 def make_space(name: str, generator: AbstractGenerator, options: SpaceOptions) -> AbstractSpace:
