@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,6 +37,7 @@ from .weights import read_safetensors
 
 DEFAULT_TAU = 0.3
 DEFAULT_STEPS = 300
+DEFAULT_RATE = 0.1
 FAR_FROM_DOMAIN = 2.7
 """Distance to the nearest sample, relative to that between samples, above which a picture counts as foreign."""
 
@@ -57,12 +61,22 @@ def load_generator(generator: str | Path | AbstractGenerator = "demo", device: s
         if not path.is_file():
             raise CheckpointError(f"The generator file {path} does not exist.")
         return stylegan2_from_arrays(*read_safetensors(path.read_bytes(), str(path)), str(path)).to(_device(device))
-    return _named_generator(name).to(_device(device))
+    return _named_generator(name, str(_device(device)))
 
 
-@functools.lru_cache(maxsize=4)
-def _named_generator(name: str) -> AbstractGenerator:
-    return GENERATORS.get(name)()
+@functools.lru_cache(maxsize=8)
+def _named_generator(name: str, device: str) -> AbstractGenerator:
+    generator = GENERATORS.get(name)().to(device)
+    generator.name = name
+    return generator
+
+
+def _open(generator: str | Path | AbstractGenerator, device: str) -> AbstractGenerator:
+    """The generator on the device asked for; one that was passed in stays where it is."""
+    if not isinstance(generator, AbstractGenerator):
+        return load_generator(generator, device)
+    place = generator.device if device == "auto" else _device(device)
+    return generator if generator.device == place else copy.deepcopy(generator).to(place)
 
 
 if "demo" not in GENERATORS:
@@ -76,6 +90,9 @@ def _device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
         raise InputError(f"Unknown device {name!r}; use 'auto', 'cpu' or 'cuda'.") from error
+    if device.type not in ("cpu", "cuda"):
+        # The device "meta" would even wipe out the weights of a generator that was passed in.
+        raise InputError(f"Unknown device {str(name)!r}; use 'auto', 'cpu' or 'cuda'.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device='cuda' was asked for, but torch sees no CUDA device here; use device='cpu' or 'auto'.")
     return device
@@ -112,7 +129,7 @@ def invert(
     tap_point: str = "layer",
     skip: str = "blend",
     weights: Mapping[str, float] | None = None,
-    rate: float = 0.1,
+    rate: float = DEFAULT_RATE,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
     fit_mode: str = "auto",
@@ -156,11 +173,13 @@ def invert(
     Reference:
         Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357).
     """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be a whole number from 0 up, got {seed!r}.")
     options = SpaceOptions(formulation, tap_point, skip, formulation == "paper", label)  # type: ignore[arg-type]
-    place = _device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+    opened = _open(generator, device)
+    with torch.random.fork_rng(devices=[opened.device] if opened.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        job = _prepare(img, spaces, tau, generator, metric, options, fit_mode, place)
+        job = _prepare(img, spaces, tau, opened, metric, options, fit_mode)
         styles, warm, distance = _start(encoder, job, seed)
         _warn_of_foreign(distance, job.names)
         segments = _segments(segmenter, job)
@@ -176,6 +195,7 @@ def invert(
             noise=noise,
             warm=warm,
         )
+        _check_parts(weights, problem)
         solver = _solver(job, segments if measured else None, rate, rates or {})
         solution = solve(problem, solver, max_steps=steps, progress=progress)
     given = {"steps": steps, "seed": seed, "noise": noise, "weights": chosen, "invertibility": _name_of(invertibility)}
@@ -191,36 +211,61 @@ def _prepare(
     img: Any,
     spaces: Sequence[str] | None,
     tau: float,
-    generator: str | Path | AbstractGenerator,
+    opened: AbstractGenerator,
     metric: str | AbstractMetric,
     options: SpaceOptions,
     fit_mode: str,
-    device: torch.device,
 ) -> _Job:
     tau = _check_tau(tau)
-    opened = load_generator(generator).to(device)
-    named = list(opened.default_spaces if spaces is None else spaces)
+    _check_label(options.label, opened)
+    named = opened.default_spaces if spaces is None else spaces
     resolved = resolve_spaces(named, opened, options)
     pictures: list[Picture] = load_many(img)
     fitted = [fit(picture, opened.image_size, fit_mode) for picture in pictures]
     if isinstance(metric, str):
-        is_demo = opened is _named_generator("demo") if str(generator) == "demo" else False
-        metric = get_metric(("demo" if is_demo else "lpips-vgg") if metric == "auto" else metric)
+        suited = "demo" if opened.name == "demo" else "lpips-vgg"
+        metric = get_metric(suited if metric == "auto" else metric)
+    if not isinstance(metric, AbstractMetric):
+        raise InputError(f"metric must be a name or a metric, not {type(metric).__name__}.")
     if metric.higher_is_better or not metric.spatial:
         raise InputError(
             f"metric={metric.name!r} cannot be minimised segment by segment; use 'demo', 'lpips-vgg' or 'mse'."
         )
     return _Job(
         generator=opened,
-        target=torch.cat([tensor for tensor, _ in fitted]).to(device, opened.dtype),
+        target=torch.cat([tensor for tensor, _ in fitted]).to(opened.device, opened.dtype),
         crops=[crop.to_dict() for _, crop in fitted],
         names=[picture.name for picture in pictures],
         spaces=resolved,
         candidates=_candidates(resolved, named),
-        metric=metric.to(device, opened.dtype),
+        metric=metric.to(opened.device, opened.dtype),
         options=options,
         tau=tau,
     )
+
+
+def _check_label(label: Any, generator: AbstractGenerator) -> None:
+    """Raise unless the label is None, a class number, or one vector for all pictures."""
+    if label is None or not (generator.label_dim or isinstance(label, str)):
+        return
+    try:
+        found = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0, 0)
+    whole = found.dim() == 0 and not found.is_floating_point() and found.dtype != torch.bool
+    if not whole and not (found.dim() == 1 and bool(torch.isfinite(found).all())):
+        raise InputError(
+            f"label must be a class number or one vector of {generator.label_dim} finite numbers for all pictures, "
+            f"got {label!r}."
+        )
+
+
+def _check_parts(weights: Mapping[str, float] | None, problem: Problem) -> None:
+    """Raise for weights of parts that the objective does not have."""
+    known = [*PAPER_WEIGHTS, *(name for name in problem.penalties(problem.start()) if name not in PAPER_WEIGHTS)]
+    unknown = [name for name in weights or {} if name not in known]
+    if unknown:
+        raise InputError(f"The objective has no part {', '.join(map(str, unknown))}. It has: {', '.join(known)}.")
 
 
 def _candidates(spaces: Sequence[AbstractSpace], named: Sequence[str]) -> tuple[str, ...]:
@@ -236,15 +281,18 @@ def _start(encoder: Any, job: _Job, seed: int) -> tuple[Tensor, dict | None, Ten
     if isinstance(encoder, Solution):
         if len(encoder) != batch:
             raise InputError(f"The solution to start from has {len(encoder)} images, but there are {batch} pictures.")
-        base = next(space for space in job.spaces if isinstance(space, AbstractStyleSpace))
-        mean = generator.mapping(generator.sample_z(1, seed), job.options.label)
-        styles = base.styles(generator, encoder.latents[base.name]) if base.name in encoder.latents else mean
-        return styles.expand(batch, -1, -1), encoder.latents, None
-    if isinstance(encoder, Tensor):
-        shape = (generator.num_styles, generator.style_dim)
-        if tuple(encoder.shape[-2:]) != shape or encoder.dim() not in (2, 3):
+        if encoder.provenance.get("fingerprint") != generator.fingerprint:
+            raise InputError("The solution to start from belongs to another generator; start from 'auto' instead.")
+        spaces = resolve_spaces(list(encoder.latents), generator, SpaceOptions(label=job.options.label))
+        base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+        return base.styles(generator, encoder.latents[base.name]), encoder.latents, None
+    if isinstance(encoder, (Tensor, np.ndarray)):
+        encoder, shape = torch.as_tensor(encoder), (generator.num_styles, generator.style_dim)
+        if tuple(encoder.shape) not in {shape, (1, *shape), (batch, *shape)}:
             raise InputError(f"Start styles must be {list(shape)} or {[batch, *shape]}, got {list(encoder.shape)}.")
-        styles = encoder.to(job.target).reshape(-1, *shape)
+        if not bool(torch.isfinite(encoder).all()):
+            raise InputError("Start styles must be finite numbers.")
+        styles = encoder.detach().to(job.target).reshape(-1, *shape)
         return styles.expand(batch, -1, -1), None, None
     if encoder in ("mean", "none"):
         mean = generator.statistics(job.options.label).mean_w.to(job.target)
@@ -313,6 +361,9 @@ def _regions(invertibility: Any, segments: Segments, job: _Job) -> tuple[Regions
 
 
 def _solver(job: _Job, segments: Segments | None, rate: float, rates: Mapping[str, float]) -> AbstractSolver:
+    names = [space.name for space in job.spaces]
+    if not isinstance(rates, Mapping) or not set(rates) <= {*names, *(name[0] for name in names)}:
+        raise InputError(f"rates must map spaces ({', '.join(names)}) or their first letters to rates, got {rates!r}.")
     solver: AbstractSolver = BestSoFar(Adam(rate=rate, rates=dict(rates)))
     if segments is None:
         return PlateauStop(solver)
@@ -334,15 +385,12 @@ def _finish(solution: Solution, job: _Job, segments: Segments, given: dict, dist
         stats["domain_distance"] = distance
     for name in solution.regions.spaces:
         stats[f"share/{name}"] = solution.regions.share(name)
-    options = {key: value for key, value in asdict(job.options).items() if key != "label"}
-    label = job.options.label
     provenance = {
         "saminv": __version__,
-        "generator": "demo" if job.generator is _demo_if_loaded() else "",
+        "generator": job.generator.name,
         "fingerprint": job.generator.fingerprint,
         "spaces": list(solution.latents),
-        "space_options": options,
-        "label": label.tolist() if isinstance(label, Tensor) else label,
+        **job.options.to_dict(),
         "tau": job.tau,
         "metric": job.metric.name,
         "names": job.names,
@@ -351,7 +399,3 @@ def _finish(solution: Solution, job: _Job, segments: Segments, given: dict, dist
         **given,
     }
     return replace(solution, stats=stats, provenance=provenance, segments=segments.ids)
-
-
-def _demo_if_loaded() -> AbstractGenerator | None:
-    return _named_generator("demo") if _named_generator.cache_info().currsize else None

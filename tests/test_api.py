@@ -58,6 +58,17 @@ def hwc(tensor):
     return ((tensor + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
+def stranger(generator, count):
+    """Pictures with grain in their right half, which no style makes, their segments, and styles of the rest."""
+    height, width = generator.image_size
+    styles = generator.mapping(generator.sample_z(count, seed=77))
+    source = torch.Generator().manual_seed(0)
+    grain = torch.rand(count, 3, height, width, generator=source) * 2 - 1
+    right = torch.arange(width).expand(height, -1) >= width // 2
+    images = torch.where(right, grain, generator.synthesis(styles).clamp(-1, 1).float())
+    return images, right.long(), styles
+
+
 # What comes back.
 
 
@@ -140,17 +151,17 @@ def test_a_call_leaves_pictures_and_generator_alone(quick, pictures, generator):
     assert all(not parameter.requires_grad for parameter in generator.parameters())
 
 
-@pytest.mark.parametrize("encoder", ["nearest", "mean"])
+@pytest.mark.parametrize("encoder", ["nearest", "mean", "styles"])
 def test_a_batch_equals_its_images_alone(encoder):
     precise = toy_stylegan2(torch.float64)
-    images = precise.synthesis(precise.mapping(precise.sample_z(3, seed=77))).clamp(-1, 1).float()
-    settings = {"generator": precise, "metric": "mse", "segmenter": "felzenszwalb", "encoder": encoder, "steps": 10}
-    settings["spaces"] = SPACES
-    settings["tau"] = 5e-3 if encoder == "nearest" else 0.05
-    together = saminv.invert(images, **settings)
-    assert together.regions.labels.unique().numel() > 1
+    images, label, styles = stranger(precise, 3)
+    settings = QUICK | {"generator": precise, "spaces": SPACES, "tau": 0.03, "segmenter": label, "steps": 10}
+    starts = [styles[row] if encoder == "styles" else encoder for row in range(3)]
+    together = saminv.invert(images, **settings | {"encoder": styles if encoder == "styles" else encoder})
+    if encoder == "styles":
+        assert together.regions.labels.unique().numel() > 1
     for row in range(3):
-        alone = saminv.invert(images[row], **settings)
+        alone = saminv.invert(images[row], **settings | {"encoder": starts[row]})
         assert torch.equal(alone.regions.labels[0], together.regions.labels[row])
         assert alone.status[0] == together.status[row]
         assert_close(alone.image, together.image[row : row + 1], 1e-10)
@@ -192,13 +203,12 @@ def test_segments_are_shared_out_among_the_named_spaces(quick, pictures, spaces,
     assert quick(pictures[:1], spaces).regions.spaces == regions
 
 
-def test_tau_decides_how_much_stays_editable(quick, pictures):
-    shares = []
-    for tau in (0.0, 0.02, math.inf):
-        solution = quick(pictures, ["W+", "F4", "F6"], tau, segmenter="felzenszwalb", steps=12)
-        shares.append((solution.stats["share/W+"].mean().item(), solution.stats["share/F6"].mean().item()))
-    assert shares[0] == (0.0, 1.0) and shares[2] == (1.0, 0.0)
-    assert 0 < shares[1][0] < 1
+@pytest.mark.parametrize("tau, share", [(0.0, 0.0), (0.1, 0.5), (math.inf, 1.0)])
+def test_tau_decides_how_much_stays_editable(quick, generator, tau, share):
+    images, label, styles = stranger(generator, 2)
+    solution = quick(images, SPACES, tau, segmenter=label, encoder=styles, steps=12)
+    assert solution.stats["share/W+"].tolist() == [share, share]
+    assert tau > 0 or solution.stats["share/F6"].tolist() == [1.0, 1.0]
 
 
 # Ways to pass pictures.
@@ -254,22 +264,21 @@ def test_a_list_of_pictures_of_all_sizes(quick, tmp_path):
 
 
 def test_a_generator_that_is_not_square(wide):
-    images = wide.synthesis(wide.mapping(wide.sample_z(2, seed=77))).clamp(-1, 1)
-    label = (np.arange(24)[:, None] + np.arange(32)) // 19
-    settings = {"metric": "mse", "segmenter": label, "encoder": "mean"}
-    solution = saminv.invert(images, ["W+", "F4", "F6"], 5e-3, generator=wide, steps=20, **settings)
+    images, label, styles = stranger(wide, 2)
+    settings = QUICK | {"generator": wide, "segmenter": label, "encoder": styles}
+    solution = saminv.invert(images, ["W+", "F6"], 0.1, **settings | {"steps": 20})
     assert solution.image.shape == (2, 3, 24, 32) and solution.regions.size == (24, 32)
-    assert solution.regions.labels.unique().numel() > 1
-    start = saminv.invert(images, ["W+", "F4", "F6"], generator=wide, **settings | {"steps": 0})
-    assert (solution.stats["psnr"] > start.stats["psnr"] + 3).all()
+    assert torch.equal(solution.regions.labels, label.expand(2, -1, -1))
+    start = saminv.invert(images, ["W+", "F6"], **settings | {"steps": 0})
+    assert (solution.stats["psnr"] > start.stats["psnr"] + 1).all()
     direction = torch.randn(wide.style_dim, generator=torch.Generator().manual_seed(0))
     assert_close(solution.edit(direction, 0.0), solution.image, 1e-6)
-    edited = solution.edit(direction, [0.5, 1.0])
-    assert edited.shape == (4, 3, 24, 32)
-    frozen = solution.regions.full("F6") & ~solution.regions.full("W+")
-    if frozen.any():
-        change = (edited[1::2] - solution.image).abs().mean(dim=1, keepdim=True)
-        assert change[frozen].mean() < change[solution.regions.full("W+")].mean()
+    assert solution.edit(direction, [0.5, 1.0]).shape == (4, 3, 24, 32)
+    # Only the last toRGB, which reads the last style, comes after F6.
+    early = torch.cat([direction.expand(7, -1), torch.zeros(1, wide.style_dim)])
+    change = (solution.edit(early) - solution.image).abs().amax(dim=1, keepdim=True)
+    assert change[solution.regions.full("F6")].max() < 1e-5
+    assert change[solution.regions.full("W+")].mean() > 0.05
 
 
 def test_a_square_picture_in_a_generator_that_is_not(wide, quick):
@@ -304,8 +313,10 @@ def test_segmenters_of_every_kind(quick, pictures, tmp_path):
     )
 
 
-def test_measured_regions_are_whole_segments(quick, pictures):
-    solution = quick(pictures, ["W+", "F4", "F6"], 0.02, segmenter="felzenszwalb", steps=20)
+def test_measured_regions_are_whole_segments(quick, generator):
+    images, _, styles = stranger(generator, 3)
+    solution = quick(images, SPACES, 0.1, segmenter="felzenszwalb", encoder=styles, steps=12)
+    assert solution.regions.labels.unique().numel() > 1
     for row in range(3):
         for segment in solution.segments[row].unique():
             assert solution.regions.labels[row][solution.segments[row] == segment].unique().numel() == 1
@@ -387,7 +398,6 @@ def test_a_metric_may_be_an_object(quick, pictures):
     assert torch.equal(quick(pictures, metric=MSE()).image, quick(pictures).image)
 
 
-@pytest.mark.xfail(reason="invert does not do this yet")
 def test_a_start_in_other_spaces_keeps_the_styles(quick, pictures):
     """A W+ inversion warms up a W one by its mean."""
     before = quick(pictures, ["W+"], steps=4)

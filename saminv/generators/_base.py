@@ -85,6 +85,7 @@ class AbstractGenerator(nn.Module, ABC):
         z_dim: Dimension of the input noise.
         label_dim: Number of classes, 0 without.
         default_spaces: Spaces that a plain ``invert`` uses.
+        name: Under which it is registered; empty for one that came from a file or was built.
     """
 
     sites: Mapping[str, Site]
@@ -94,6 +95,7 @@ class AbstractGenerator(nn.Module, ABC):
     z_dim: int
     label_dim: int = 0
     default_spaces: tuple[str, ...] = ("W+",)
+    name: str = ""
 
     def __init__(self) -> None:
         super().__init__()

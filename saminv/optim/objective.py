@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -40,8 +41,10 @@ class Objective:
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
-            if not (0 <= float(weight) < float("inf")):
+            if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
                 raise InputError(f"The weight of {name!r} must be a number from 0 up, got {weight!r}.")
+        if not (self.weights.get("l2") or self.weights.get("perceptual")):
+            raise InputError("The weights of 'l2' and 'perceptual' are both 0, so nothing compares with the picture.")
 
     def view(self, image: Tensor) -> Tensor:
         """The image as it is compared: `[B, 3, H, W]` -> `[B, 3, h, w]`."""
