@@ -64,6 +64,11 @@ class Lesson(nn.Module):
         self.generator = StyleGAN2(CONFIG)
         self.readout = nn.Linear(CONFIG.w_dim, len(FACTORS))
 
+    def picture(self, z: Tensor, site: str | None) -> Tensor:
+        """The skip image at a site, or the picture `[B, 3, s, s]`."""
+        rendered = self.generator.synthesis(self.generator.mapping(z), until=site)
+        return rendered if isinstance(rendered, Tensor) else rendered[site or ""]
+
     def forward(self, z: Tensor) -> Tensor:
         """Mean squared error of the factors, scaled to [-1, 1], that are read off w."""
         w = self.generator.mapping(z)[:, 0]
@@ -108,12 +113,16 @@ def stage_at(step: int) -> Stage:
     return STAGES[-1]
 
 
-def train_regression(folder: Path, until: int | None = None) -> StyleGAN2:
-    """Run (or resume) the regression stages; returns the averaged generator."""
+def train_regression(folder: Path, until: int | None = None, compiled: bool = False) -> StyleGAN2:
+    """Run (or resume) the regression stages; returns the averaged generator.
+
+    ``compiled`` runs the generator through torch.compile, which needs a C++ compiler and is faster once it is done.
+    """
     torch.manual_seed(0)
     config = TrainerConfig(steps=sum(stage.steps for stage in STAGES), learning_rate=3e-3)
     lesson = Lesson()
     trainer = Trainer(lesson, config, folder)
+    picture = torch.compile(lesson.picture) if compiled else lesson.picture
 
     def compute(step: int) -> dict[str, Tensor]:
         stage = stage_at(step)
@@ -122,10 +131,7 @@ def train_regression(folder: Path, until: int | None = None) -> StyleGAN2:
             readout = lesson(z)
             return {"loss": readout, "mse": readout.new_zeros(()), "edges": readout.new_zeros(()), "readout": readout}
         target, weight = scenes(z, stage.side)
-        rendered = lesson.generator.synthesis(lesson.generator.mapping(z), until=stage.site)
-        losses = regression_loss(
-            rendered if isinstance(rendered, Tensor) else rendered[stage.site or ""], target, weight
-        )
+        losses = regression_loss(picture(z, stage.site), target, weight)
         readout = lesson(noise(step, 64, offset=2))
         return {**losses, "loss": losses["loss"] + READOUT_WEIGHT * readout, "readout": readout}
 
@@ -210,8 +216,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/generator"), help="checkpoints and logs")
     parser.add_argument("--regression-only", action="store_true", help="leave out the adversarial part")
+    parser.add_argument("--compile", action="store_true", help="run the generator through torch.compile")
     options = parser.parse_args(arguments)
-    generator = train_regression(options.folder / "regression")
+    generator = train_regression(options.folder / "regression", compiled=options.compile)
     command = "python -m saminv.demo.train_generator"
     if options.regression_only:
         command += " --regression-only"
