@@ -63,6 +63,12 @@ def test_the_rate_rises_and_falls():
     assert all(config.rate(i) >= config.rate(i + 1) for i in range(10, 99))
 
 
+def test_the_rate_holds_before_the_decay():
+    config = TrainerConfig(steps=100, learning_rate=1.0, final_learning_rate=0.0, warmup=10, decay=0.2)
+    assert {config.rate(step) for step in range(10, 81)} == {1.0}
+    assert config.rate(90) == pytest.approx(0.5) and config.rate(100) == pytest.approx(0.0)
+
+
 def test_losses_of_a_perfect_and_a_blind_critic():
     certain, blind = torch.tensor([20.0]), torch.zeros(1)
     assert float(discriminator_loss(certain, -certain)) < 1e-6

@@ -45,8 +45,8 @@ class Stage:
 STAGES = (
     Stage("styles", 0, 2000, 256),
     Stage("rgb6.block", 32, 8000),
-    Stage("rgb8.block", 64, 8000),
-    Stage(None, 128, 12000),
+    Stage("rgb8.block", 64, 6000),
+    Stage(None, 128, 4200),
 )
 CAR_WEIGHT = 4.0
 READOUT_WEIGHT = 0.2
@@ -119,7 +119,7 @@ def train_regression(folder: Path, until: int | None = None, compiled: bool = Fa
     ``compiled`` runs the generator through torch.compile, which needs a C++ compiler and is faster once it is done.
     """
     torch.manual_seed(0)
-    config = TrainerConfig(steps=sum(stage.steps for stage in STAGES), learning_rate=3e-3)
+    config = TrainerConfig(steps=sum(stage.steps for stage in STAGES), learning_rate=2e-3, decay=0.2)
     lesson = Lesson()
     trainer = Trainer(lesson, config, folder)
     picture = torch.compile(lesson.picture) if compiled else lesson.picture

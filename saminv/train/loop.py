@@ -27,9 +27,10 @@ class TrainerConfig:
 
     Attributes:
         steps: Optimiser steps in all.
-        learning_rate: Peak of the cosine schedule.
-        final_learning_rate: Where the schedule ends.
+        learning_rate: Held between ramp-up and decay.
+        final_learning_rate: Where the decay, along half a cosine, ends.
         warmup: Steps of the linear ramp-up.
+        decay: Share of the steps, at the end, over which the rate decays.
         betas: Adam's decay rates.
         average_decay: Decay of the averaged weights per step.
         save_every: Steps between checkpoints and log rows.
@@ -39,6 +40,7 @@ class TrainerConfig:
     learning_rate: float = 4e-3
     final_learning_rate: float = 5e-5
     warmup: int = 100
+    decay: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
     average_decay: float = 0.998
     save_every: int = 500
@@ -47,8 +49,9 @@ class TrainerConfig:
         """Learning rate at a step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        wave = 0.5 + 0.5 * math.cos(math.pi * min(progress, 1.0))
+        start = max(self.warmup, round((1 - self.decay) * self.steps))
+        progress = (step - start) / max(self.steps - start, 1)
+        wave = 0.5 + 0.5 * math.cos(math.pi * min(max(progress, 0.0), 1.0))
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * wave
 
 
