@@ -38,7 +38,7 @@ from .weights import read_safetensors
 DEFAULT_TAU = 0.3
 DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
-FAR_FROM_DOMAIN = 2.7
+FAR_FROM_DOMAIN = 2.1
 """Distance to the nearest sample, relative to that between samples, above which a picture counts as foreign."""
 
 
