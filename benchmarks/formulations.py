@@ -18,7 +18,7 @@ from common import table as markdown
 from measures import EDITED, EditTrial, reconstruction
 
 from saminv import Adam, BestSoFar, Objective, Problem, Regions, Solution, solve
-from saminv._api import DEFAULT_RATE, DEFAULT_TAU
+from saminv._api import DEFAULT_FEATURE_RATE, DEFAULT_RATE, DEFAULT_TAU
 from saminv.demo.segmenter import DemoSegmenter
 from saminv.optim import Escalate
 from saminv.optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
@@ -74,7 +74,9 @@ def solve_variant(scene: Scene, variant: Variant, options: Options) -> Solution:
         Regions.uniform(1, (target.shape[2], target.shape[3]), SAM, "W+", formulation=variant.masks),  # type: ignore
         Objective(metric(), variant.weights(), clamp=variant.clamp),
     )
-    solver = Escalate(BestSoFar(Adam(rate=DEFAULT_RATE)), metric(), segments.ids, DEFAULT_TAU)
+    # As in saminv.invert: the rate of features is in units of their spread where that is what they are measured in.
+    rates = {"F": DEFAULT_FEATURE_RATE} if variant.features == "paper" else {}
+    solver = Escalate(BestSoFar(Adam(rate=DEFAULT_RATE, rates=rates)), metric(), segments.ids, DEFAULT_TAU)
     solution = solve(problem, solver, max_steps=options.steps)
     # What Solution.edit has to know of the spaces.
     used = {"space_options": {"tap_point": variant.tap_point}, "spaces": list(SAM), "noise": "const"}

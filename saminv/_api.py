@@ -35,9 +35,11 @@ from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
 from .spaces._base import SpaceOptions
 from .weights import read_safetensors
 
-DEFAULT_TAU = 0.3
+DEFAULT_TAU = 0.2
 DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
+DEFAULT_FEATURE_RATE = 1.0
+"""Rate of feature deltas, in units of their channels' standard deviations."""
 FAR_FROM_DOMAIN = 2.1
 """Distance to the nearest sample, relative to that between samples, above which a picture counts as foreign."""
 
@@ -156,7 +158,8 @@ def invert(
         tap_point: "layer" or "block", where feature deltas act.
         skip: "blend" or "published", what an edit freezes.
         weights: Weights of the objective's parts to change, by name.
-        rate, rates: Adam's learning rate, and that of single spaces by name.
+        rate, rates: Adam's learning rate, and that of single spaces by name or family letter; 1.0 for "F" unless said,
+            or ``rate`` too where the formulation is "published", whose deltas are not whitened.
         noise: Noise mode of the generator; "const" keeps the objective deterministic.
         fit_mode: "auto", "crop" or "letterbox", how pictures of another shape are fitted.
         device: "auto", "cpu" or "cuda".
@@ -364,7 +367,8 @@ def _solver(job: _Job, segments: Segments | None, rate: float, rates: Mapping[st
     names = [space.name for space in job.spaces]
     if not isinstance(rates, Mapping) or not set(rates) <= {*names, *(name[0] for name in names)}:
         raise InputError(f"rates must map spaces ({', '.join(names)}) or their first letters to rates, got {rates!r}.")
-    solver: AbstractSolver = BestSoFar(Adam(rate=rate, rates=dict(rates)))
+    usual = {"F": DEFAULT_FEATURE_RATE} if job.options.whiten_features else {}
+    solver: AbstractSolver = BestSoFar(Adam(rate=rate, rates={**usual, **rates}))
     if segments is None:
         return PlateauStop(solver)
     return Escalate(solver, job.metric, segments.ids.to(job.target.device), job.tau)

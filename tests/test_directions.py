@@ -14,7 +14,7 @@ from saminv.demo import FACTORS, factors_from_z
 from saminv.demo.codes import EDGE, code_of_factors
 from saminv.demo.generator import load_demo_generator
 from saminv.demo.scenes import CONTINUOUS_FACTORS, FACTOR_INDEX, sample_factors
-from saminv.demo.train_directions import AMOUNT, BUNDLED, coordinates, export, fit_directions, measured_effects
+from saminv.demo.train_directions import AMOUNT, BUNDLED, Trial, coordinates, export, fit_directions, windowed
 from saminv.editing import direction_names, resolve_direction
 from saminv.generators import StyleGAN2
 from saminv.metrics.editing import change
@@ -105,22 +105,35 @@ def test_both_signs_move_the_factor_their_way(name: str, generator: StyleGAN2, n
     assert -2.5 * AMOUNT < down < -0.4 * AMOUNT
 
 
+def effect_of_slots(trial: Trial, name: str, direction: Tensor) -> float:
+    """An effect that slots 2 to 5 carry alike, as long as the direction has slots."""
+    slots = direction if direction.dim() == 2 else direction.expand(8, -1)
+    return 0.2 * float(slots[2:6].any(dim=1).float().mean())
+
+
 def test_export_writes_a_file_that_loads(tmp_path, generator: StyleGAN2, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The measured effects are tested above; here they would only cost renders.
-    monkeypatch.setattr(
-        "saminv.demo.train_directions.measured_effects", lambda *a, **k: torch.full((len(FACTORS),), 0.2)
-    )
+    # The measured effects are tested elsewhere; here they would only cost renders.
+    monkeypatch.setattr(Trial, "effect", effect_of_slots)
     card = export(generator, tmp_path)
     arrays, metadata = load_bundled(BUNDLED, tmp_path)
     assert metadata["generator_fingerprint"] == generator.fingerprint
-    assert all(torch.isfinite(array).all() and array.shape == (generator.style_dim,) for array in arrays.values())
-    assert card.figures["car_x"] == 0.2
+    shape = (generator.num_styles, generator.style_dim)
+    assert all(torch.isfinite(array).all() and array.shape == shape for array in arrays.values())
+    assert card.figures["car_x"] == pytest.approx(0.2)
     again = fit_directions(generator)
-    lengthened = arrays["car_x"] / again.directions[FACTOR_INDEX["car_x"]]
+    lengthened = arrays["car_x"][2:6] / again.directions[FACTOR_INDEX["car_x"]]
     assert torch.allclose(lengthened, torch.full_like(lengthened, AMOUNT / 0.2), rtol=1e-3)
+
+
+def test_a_direction_keeps_the_slots_that_carry_it(
+    generator: StyleGAN2, network: VisionNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Trial.of(generator, network, scenes=1)
+    monkeypatch.setattr(Trial, "effect", effect_of_slots)
+    found = windowed(trial, "car_x", torch.ones(generator.style_dim))
+    assert found.any(dim=1).nonzero().flatten().tolist() == [2, 3, 4, 5]
 
 
 def test_measured_effects_are_zero_without_directions(generator: StyleGAN2, network: VisionNet) -> None:
     nothing = torch.zeros(len(FACTORS), generator.style_dim)
-    effects = measured_effects(generator, network, nothing, scenes=1)
-    assert torch.equal(effects, torch.zeros(len(FACTORS)))
+    assert torch.equal(Trial.of(generator, network, scenes=1).effects(nothing), torch.zeros(len(FACTORS)))

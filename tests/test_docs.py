@@ -193,6 +193,8 @@ def plain(number: float) -> str:
 def test_weights_in_the_equations_are_those_of_the_objective():
     page = (ROOT / "docs" / "equations.md").read_text()
     rows = re.findall(r"^\| weights?(?: of the two terms)? \| (.*?) \| (.*?) \|$", page, re.M)
+    fits = re.findall(r"^\| weights of `l2` and `perceptual` \| (.*?) \| (.*?) \|$", page, re.M)
+    assert fits == [tuple(f"{w['l2']:g} and {w['perceptual']:g}" for w in (PAPER_WEIGHTS, PUBLISHED_WEIGHTS))]
     both = [[plain(weights[name]) for weights in (PAPER_WEIGHTS, PUBLISHED_WEIGHTS)] for name in PENALTIES]
     prior, deviation, feature = both
     assert rows == [tuple(map(" and ".join, zip(prior, deviation))), tuple(feature)]

@@ -8,7 +8,16 @@ from torch import nn
 
 from saminv._errors import CheckpointError
 from saminv.demo import train_generator
-from saminv.demo.train_generator import Adversarial, Stage, regression_loss, sharpness, stage_at, train_adversarial
+from saminv.demo.train_generator import (
+    Adversarial,
+    Lesson,
+    Stage,
+    noise,
+    regression_loss,
+    sharpness,
+    stage_at,
+    train_adversarial,
+)
 from saminv.generators import StyleGAN2, StyleGAN2Config
 from saminv.train import Discriminator, Trainer, TrainerConfig, discriminator_loss, generator_loss, gradient_penalty
 
@@ -120,3 +129,13 @@ def test_regression_then_adversarial_training_runs_and_resumes(small_world, tmp_
     sharpened = train_adversarial(regressed, tmp_path / "adversarial", settings)
     moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), sharpened.parameters())]
     assert any(moved) and all(bool(torch.isfinite(p).all()) for p in sharpened.parameters())
+
+
+def test_a_training_goes_on_from_a_trained_generator(small_world, tmp_path):
+    start = StyleGAN2(SMALL)
+    lesson = Lesson(start)
+    assert all(torch.equal(a, b) for a, b in zip(start.state_dict().values(), lesson.generator.state_dict().values()))
+    z = noise(7, 256)
+    assert lesson(z) < 0.5 * Lesson()(z), "the readout is fitted to the generator that it starts from"
+    extended = train_generator.train_regression(tmp_path, stages=(Stage(None, 32, 2, 2),), start=start)
+    assert any(not torch.equal(a, b) for a, b in zip(start.parameters(), extended.parameters()))

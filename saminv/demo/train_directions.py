@@ -2,15 +2,17 @@
 
 A factor's coordinate (the inverse normal distribution function of a uniform factor, -1 or 1 for a binary one) is nearly
 linear in w, so ridge regression gives its gradient. Of all changes of w that move one coordinate and leave the
-predictions of the others alone, the most likely one under the covariance of w is taken. Its length is then corrected
-so that strength 1 moves the factor, as the vision network reads it off the pictures, by a stated amount.
+predictions of the others alone, the most likely one under the covariance of w is taken. It is kept for those slots
+only that the factor needs: later ones would recolour what an edit has no business with. Its length is then corrected so
+that strength 1 moves the factor, as the vision network reads it off the pictures, by a stated amount.
 
-Run ``python -m saminv.demo.train_directions`` after the generator has changed; it takes less than a minute.
+Run ``python -m saminv.demo.train_directions`` after the generator has changed; it takes a few minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +35,16 @@ AMOUNT = 0.25
 MEAN_SLOPE = 0.282
 """Mean change of a uniform factor per unit of its normal coordinate, 1 / (2 sqrt(pi))."""
 SAMPLES, RIDGE = 8000, 1e-3
+KEPT = 0.97
+"""Part of its effect that a direction keeps when it is left out of the first and last slots."""
 CORRECTION = (0.5, 2.0)
 """Bounds of the correction by reading: a factor that the generator hardly shows must not get an endless direction."""
 DESCRIPTION = (
-    "Directions in W, one array [w_dim] for each factor of a scene. Strength 1 moves a continuous factor by a quarter "
-    "of its range and flips a binary one, as far as the generator shows it. Figures: fit_<factor> is the R^2 of the "
-    "linear prediction of its coordinate from w, <factor> the mean change read off the pictures by the vision network "
-    "for strength 1 towards the middle of the range, on scenes not used to set the length."
+    "Directions in W, one array [slots, w_dim] for each factor of a scene: the same numbers in the slots that the "
+    "factor needs, 0 in the others. Strength 1 moves a continuous factor by a quarter of its range and flips a binary "
+    "one, as far as the generator shows it. Figures: fit_<factor> is the R^2 of the linear prediction of its "
+    "coordinate from w, <factor> the mean change read off the pictures by the vision network for strength 1 towards "
+    "the middle of the range, on scenes not used to set the length."
 )
 
 
@@ -81,22 +86,58 @@ def fit_directions(generator: AbstractGenerator, samples: int = SAMPLES, seed: i
     return Fit((directions * torch.tensor(steps, dtype=torch.float64)[:, None]).float(), quality)
 
 
-@torch.no_grad()
-def measured_effects(
-    generator: AbstractGenerator, network: VisionNet, directions: Tensor, scenes: int = 16, seed: int = 4_001
-) -> Tensor:
-    """Mean change `[F]` of each factor, read off pictures, by strength 1 towards the middle of the factor's range."""
-    factors = sample_factors(scenes, seed)
-    styles = generator.mapping(code_of_factors(factors, generator.z_dim, seed).to(generator.device))
-    before = _read(generator, network, styles)
-    effects = []
-    for name, direction in zip(FACTORS, directions.to(styles), strict=True):
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """Scenes on which effects of directions are read.
+
+    Attributes:
+        factors: `[B, F]`.
+        styles: Of these scenes `[B, L, D]`.
+        before: Factors as the network sees them in the generator's pictures `[B, F]`.
+    """
+
+    generator: AbstractGenerator
+    network: VisionNet
+    factors: Tensor
+    styles: Tensor
+    before: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, generator: AbstractGenerator, network: VisionNet, scenes: int = 16, seed: int = 4_001) -> Trial:
+        """Scenes drawn by a seed."""
+        factors = sample_factors(scenes, seed)
+        styles = generator.mapping(code_of_factors(factors, generator.z_dim, seed).to(generator.device))
+        return cls(generator, network, factors, styles, _read(generator, network, styles))
+
+    @torch.no_grad()
+    def effect(self, name: str, direction: Tensor) -> float:
+        """Mean change of a factor, read off pictures, by a direction `[D]` or `[L, D]` towards its range's middle."""
         column = FACTOR_INDEX[name]
-        sign = torch.where(factors[:, column] < 0.5, 1.0, -1.0).to(styles)
-        after = _read(generator, network, styles + sign[:, None, None] * direction)
-        moved = change(before[:, column], after[:, column], network.config.period(name))
-        effects.append((sign * moved).mean())
-    return torch.stack(effects).cpu()
+        sign = torch.where(self.factors[:, column] < 0.5, 1.0, -1.0).to(self.styles)
+        after = _read(self.generator, self.network, self.styles + sign[:, None, None] * direction.to(self.styles))
+        moved = change(self.before[:, column], after[:, column], self.network.config.period(name))
+        return float((sign * moved).mean())
+
+    def effects(self, directions: Tensor) -> Tensor:
+        """The same for the directions `[F, ...]` of all factors: `[F]`."""
+        return torch.tensor([self.effect(name, row) for name, row in zip(FACTORS, directions, strict=True)])
+
+
+def windowed(trial: Trial, name: str, direction: Tensor) -> Tensor:
+    """A direction `[D]` in the fewest neighbouring slots `[L, D]` that keep its effect."""
+    slots = trial.styles.shape[1]
+    whole = direction.expand(slots, -1)
+    least = KEPT * trial.effect(name, whole)
+
+    def part(start: int, end: int) -> Tensor:
+        inside = torch.zeros(slots, 1)
+        inside[start:end] = 1
+        return whole * inside
+
+    end = 1 + bisect_left(range(1, slots), True, key=lambda e: trial.effect(name, part(0, e)) >= least)
+    start = bisect_left(range(1, end), True, key=lambda s: trial.effect(name, part(s, end)) < least)
+    return part(start, end)
 
 
 def _read(generator: AbstractGenerator, network: VisionNet, styles: Tensor) -> Tensor:
@@ -109,12 +150,11 @@ def _read(generator: AbstractGenerator, network: VisionNet, styles: Tensor) -> T
     return torch.cat(readings)
 
 
-def calibrate(generator: AbstractGenerator, network: VisionNet, directions: Tensor) -> Tensor:
-    """Lengthen or shorten the directions of continuous factors so that their measured effect becomes ``AMOUNT``."""
-    effects = measured_effects(generator, network, directions)
-    factor = (AMOUNT / effects.clamp_min(1e-6)).clamp(*CORRECTION)
+def calibrate(trial: Trial, directions: Tensor) -> Tensor:
+    """Lengthen or shorten directions `[F, L, D]` of continuous factors so that their measured effect is ``AMOUNT``."""
+    factor = (AMOUNT / trial.effects(directions).clamp_min(1e-6)).clamp(*CORRECTION)
     factor[len(CONTINUOUS_FACTORS) :] = 1
-    return directions * factor[:, None]
+    return directions * factor[:, None, None]
 
 
 def export(generator: AbstractGenerator, folder: str | Path | None = None) -> Card:
@@ -128,8 +168,10 @@ def export(generator: AbstractGenerator, folder: str | Path | None = None) -> Ca
     """
     network = load_vision().to(generator.device)
     fit = fit_directions(generator)
-    directions = calibrate(generator, network, fit.directions)
-    effects = measured_effects(generator, network, directions, seed=4_002)
+    trial = Trial.of(generator, network)
+    rows = [windowed(trial, name, row) for name, row in zip(FACTORS, fit.directions, strict=True)]
+    directions = calibrate(trial, torch.stack(rows))
+    effects = Trial.of(generator, network, seed=4_002).effects(directions)
     figures = {name: round(float(effect), 3) for name, effect in zip(FACTORS, effects)}
     figures |= {f"fit_{name}": round(float(quality), 3) for name, quality in zip(FACTORS, fit.quality)}
     arrays = {name: row.contiguous() for name, row in zip(FACTORS, directions)}

@@ -5,13 +5,14 @@ factors, then starts at 32 pixels on the skip image of that resolution, goes on 
 discriminator; the adversarial part sharpens.
 
 Run ``python -m saminv.demo.train_generator --folder runs/generator``; run it again after an interruption and it goes
-on.
+on. ``--extend`` trains the bundled generator for longer.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from ..generators import StyleGAN2
 from ..images import area_resize
 from ..train import Discriminator, Trainer, TrainerConfig, discriminator_loss, generator_loss, gradient_penalty
-from .generator import CONFIG, export
+from .generator import CONFIG, export, load_demo_generator
 from .scenes import CAR_SEGMENTS, FACTORS, factors_from_z, render
 
 
@@ -50,6 +51,8 @@ STAGES = (
 )
 CAR_WEIGHT = 4.0
 READOUT_WEIGHT = 0.2
+FRESH = 1_000_000
+"""Added to the steps of an extension, which is to see scenes that the training before it did not."""
 
 
 class Lesson(nn.Module):
@@ -59,10 +62,23 @@ class Lesson(nn.Module):
     teaches late: two cars that face each other's way average to a blurred one. It is not kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, start: StyleGAN2 | None = None) -> None:
         super().__init__()
         self.generator = StyleGAN2(CONFIG)
         self.readout = nn.Linear(CONFIG.w_dim, len(FACTORS))
+        if start is not None:
+            self.generator.load_state_dict(start.state_dict())
+            self._fit_readout()
+
+    @torch.no_grad()
+    def _fit_readout(self, samples: int = 4096) -> None:
+        """Set the readout by least squares, so that it asks nothing of the mapping that is not amiss."""
+        z = noise(0, samples, offset=3)
+        w = self.generator.mapping(z)[:, 0]
+        wanted = 2 * factors_from_z(z) - 1
+        found = torch.linalg.lstsq(torch.cat([w, torch.ones(samples, 1)], dim=1), wanted).solution
+        self.readout.weight.copy_(found[:-1].t())
+        self.readout.bias.copy_(found[-1])
 
     def picture(self, z: Tensor, site: str | None) -> Tensor:
         """The skip image at a site, or the picture `[B, 3, s, s]`."""
@@ -104,28 +120,38 @@ def regression_loss(image: Tensor, target: Tensor, weight: Tensor | None = None)
     return {"loss": 4 * squared + 0.5 * absolute + edges, "mse": difference.square().mean(), "edges": edges}
 
 
-def stage_at(step: int) -> Stage:
-    """The stage that a step belongs to."""
-    for stage in STAGES:
+def stage_at(step: int, stages: Sequence[Stage] | None = None) -> Stage:
+    """The stage (of STAGES unless others are given) that a step belongs to."""
+    stages = stages or STAGES
+    for stage in stages:
         if step < stage.steps:
             return stage
         step -= stage.steps
-    return STAGES[-1]
+    return stages[-1]
 
 
-def train_regression(folder: Path, until: int | None = None, compiled: bool = False) -> StyleGAN2:
-    """Run (or resume) the regression stages; returns the averaged generator.
+def train_regression(
+    folder: Path,
+    until: int | None = None,
+    compiled: bool = False,
+    stages: Sequence[Stage] | None = None,
+    start: StyleGAN2 | None = None,
+) -> StyleGAN2:
+    """Run (or resume) the regression stages, STAGES unless others are given; returns the averaged generator.
 
     ``compiled`` runs the generator through torch.compile, which needs a C++ compiler and is faster once it is done.
+    With ``start`` the training goes on from a trained generator.
     """
     torch.manual_seed(0)
-    config = TrainerConfig(steps=sum(stage.steps for stage in STAGES), learning_rate=2e-3, decay=0.2)
-    lesson = Lesson()
+    stages = stages or STAGES
+    config = TrainerConfig(steps=sum(stage.steps for stage in stages), learning_rate=2e-3, decay=0.2)
+    lesson = Lesson(start)
     trainer = Trainer(lesson, config, folder)
     picture = torch.compile(lesson.picture) if compiled else lesson.picture
 
     def compute(step: int) -> dict[str, Tensor]:
-        stage = stage_at(step)
+        stage = stage_at(step, stages)
+        step = step if start is None else step + FRESH
         z = noise(step, stage.batch)
         if stage.site == "styles":
             readout = lesson(z)
@@ -217,12 +243,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/generator"), help="checkpoints and logs")
     parser.add_argument("--regression-only", action="store_true", help="leave out the adversarial part")
     parser.add_argument("--compile", action="store_true", help="run the generator through torch.compile")
+    parser.add_argument(
+        "--extend",
+        type=int,
+        metavar="STEPS",
+        help="instead of anew, go on from the bundled generator: regression at full size, for so many steps",
+    )
     options = parser.parse_args(arguments)
-    generator = train_regression(options.folder / "regression", compiled=options.compile)
-    command = "python -m saminv.demo.train_generator"
-    if options.regression_only:
-        command += " --regression-only"
+    command = "python -m saminv.demo.train_generator" + " --regression-only" * options.regression_only
+    if options.extend:
+        stages = (Stage(None, CONFIG.resolution, options.extend),)
+        folder, start = options.folder / "extension", load_demo_generator()
+        generator = train_regression(folder, compiled=options.compile, stages=stages, start=start)
+        command = f"{command}, then the same with --extend {options.extend}"
     else:
+        generator = train_regression(options.folder / "regression", compiled=options.compile)
+    if not options.regression_only:
         generator = train_adversarial(generator, options.folder / "adversarial")
     figures = measure(generator)
     print(f"wrote {export(generator, command, figures)}: {figures}")

@@ -101,6 +101,20 @@ class AbstractMetric(nn.Module, ABC):
         self._check_pair(image, prepared, None)
         return self._map(image, prepared)
 
+    @torch.no_grad()
+    def coarse(self, image: Tensor, prepared: Prepared) -> Tensor:
+        """Rough likeness that forgives small shifts, to choose among candidates; lower is more alike; returns `[B]`.
+
+        Raises:
+            InputError: If the shapes do not fit together.
+        """
+        self._check_pair(image, prepared, None)
+        return self._coarse(image, prepared)
+
+    def _coarse(self, image: Tensor, prepared: Prepared) -> Tensor:
+        score = self._score(image, prepared)
+        return -score if self.higher_is_better else score
+
     def compare(self, image: Tensor, target: Tensor) -> Tensor:
         """Compare images with targets, both `[B, 3, H, W]` in [-1, 1], in one call; returns `[B]`."""
         return self(image, self.prepare(target))
@@ -170,6 +184,10 @@ class AbstractPerceptual(AbstractMetric):
 
     def _score(self, image: Tensor, prepared: Prepared) -> Tensor:
         return torch.stack([stage.mean(dim=(1, 2, 3)) for stage in self._stages(image, prepared)]).sum(dim=0)
+
+    def _coarse(self, image: Tensor, prepared: Prepared) -> Tensor:
+        # The last features see the most of the picture; all of their channels count alike.
+        return (self.features(image)[-1] - prepared.tensors[-1]).square().sum(dim=1).mean(dim=(1, 2))
 
     def _map(self, image: Tensor, prepared: Prepared) -> Tensor:
         size = prepared.size

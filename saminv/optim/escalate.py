@@ -56,6 +56,9 @@ class Escalate(AbstractWrapper):
         first_share: Share of the run after which an image's first look happens even without a plateau.
         later_share: The same for its later looks, counted from the one before.
         last_share: Share of the run, at its end, in which no segment moves.
+        release: Segments leave the first space in order of their error: at a look, only those above this part of the
+            largest one. What they have in common there, the styles, is pulled away by the worst; others may fit once
+            these are gone.
     """
 
     metric: AbstractMetric
@@ -66,6 +69,7 @@ class Escalate(AbstractWrapper):
     first_share: float = 0.40
     later_share: float = 0.10
     last_share: float = 0.20
+    release: float = 0.75
 
     def init(self, problem: Problem, y0: Latents, horizon: int) -> EscalateState:
         index, sizes = dense_ids(self.segments)
@@ -112,6 +116,9 @@ class Escalate(AbstractWrapper):
         mean = segment_mean(error, state.index, state.level.shape[1])
         last = len(regions.spaces) - 1
         above = (mean > self.tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
+        base = above & (state.level == 0)
+        worst = mean.masked_fill(~base, 0).amax(dim=1, keepdim=True)
+        above &= ~base | (mean >= self.release * worst)
         changed = above.any(dim=1)
         state.settled |= due & ~changed
         state.looks += due

@@ -13,7 +13,7 @@ from ..images import area_resize
 from ..metrics._base import AbstractMetric
 
 SAMPLES = 128
-FINALISTS = 6
+FINALISTS = 12
 THUMBNAIL = 32
 
 
@@ -61,7 +61,8 @@ def nearest_styles(
 ) -> tuple[Tensor, Tensor]:
     """Styles of the random sample that looks most like each target.
 
-    Samples are compared as small pictures first; the perceptual metric decides among the best of them.
+    Samples are compared as small pictures first; the coarse features of the perceptual metric decide among the best
+    of them.
 
     Args:
         target: `[B, 3, H, W]` in [-1, 1].
@@ -77,7 +78,7 @@ def nearest_styles(
         finalists = distance[row].topk(min(FINALISTS, samples), largest=False).indices
         images = _render(generator, bank.styles[finalists])
         prepared = metric.prepare(target[row : row + 1].expand(len(finalists), -1, -1, -1))
-        chosen.append(finalists[metric(images, prepared).argmin()])
+        chosen.append(finalists[metric.coarse(images, prepared).argmin()])
     return bank.styles[torch.stack(chosen)], distance.amin(dim=1) / bank.spacing
 
 

@@ -29,7 +29,8 @@ class SpaceOptions:
             toRGB, as published; there the toRGB of its resolution never sees the delta.
         skip: "blend": an edit freezes the RGB image accumulated before a frozen feature with the feature's mask, and
             edits of strength 0 are the reconstruction. "published": only features are blended and no delta is added.
-        whiten_features: Measure feature deltas in units of each channel's standard deviation.
+        whiten_features: Measure feature deltas in units of each channel's standard deviation, and penalise them by
+            position.
         label: Condition of the mapping, for spaces that go through it.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -65,8 +67,12 @@ class FeatureSpace(AbstractSpace):
         return [Add(self.site, value["delta"], mask), *frozen]
 
     def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
-        scale = self._deviation(generator, value["delta"]) if self.options.whiten_features else None
-        return {"feature": feature_penalty(value["delta"], scale, self.options.formulation)}
+        delta = value["delta"]
+        if not self.options.whiten_features:
+            return {"feature": feature_penalty(delta, None, self.options.formulation)}
+        # By position, so that the weight suits every resolution and an early element, which covers more, counts more.
+        penalty = feature_penalty(delta, self._deviation(generator, delta), self.options.formulation)
+        return {"feature": penalty / math.prod(delta.shape[2:])}
 
     def step_scale(self, generator: AbstractGenerator, value: Value) -> Value:
         if not self.options.whiten_features:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,9 +17,10 @@ def layer_epilogue(
     clamp: float | None = None,
 ) -> Tensor:
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
-    # Leaky ReLU commutes with a positive gain, so the gain costs nothing on the small tensors.
-    offset = (bias * gain)[None, :, None, None]
+    # Leaky ReLU commutes with a positive gain, so the gain costs nothing on the small tensors. Bias and noise are added
+    # one by one: their sum would be a full feature in another memory format than x, which slows all that follows.
+    x = x * (demodulation * gain)[:, :, None, None] + (bias * gain)[None, :, None, None]
     if noise is not None:
-        offset = offset + noise * gain
-    x = F.leaky_relu(torch.addcmul(offset, x, (demodulation * gain)[:, :, None, None]), slope)
+        x = x + noise * gain
+    x = F.leaky_relu(x, slope)
     return x if clamp is None else x.clamp(-clamp, clamp)
