@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 Value = dict[str, Tensor]
@@ -47,3 +48,14 @@ def map_latents(function, *latents: Latents) -> Latents:
 def per_image(flags: Tensor, like: Tensor) -> Tensor:
     """Reshape `[B]` so that it broadcasts against ``like`` `[B, ...]`."""
     return flags.reshape(-1, *[1] * (like.dim() - 1))
+
+
+def copy_images(target: Tensor, source: Tensor, which: Tensor) -> None:
+    """Overwrite the images ``which`` `[B]` of ``target`` by those of ``source``, both `[B, ...]`, in place."""
+    if target.device.type != "cpu":
+        # Another device would have to be waited for to learn which.
+        torch.where(per_image(which, source), source, target, out=target)
+    elif bool(which.all()):
+        target.copy_(source)
+    elif bool(which.any()):
+        target[which] = source[which]

@@ -80,9 +80,9 @@ class Adam(AbstractSolver[AdamState]):
                 gradient = gradient if basis is None else gradient @ basis
                 m.lerp_(gradient, 1 - self.betas[0])
                 v.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-                denominator = (v.sqrt() / per_image(second_bias.sqrt(), v).to(v.dtype)).add_(self.eps)
+                denominator = v.sqrt().div_(per_image(second_bias.sqrt(), v).to(v.dtype)).add_(self.eps)
                 rate = per_image(torch.where(running, factor / first_bias, 0.0), x).to(x.dtype)
-                move = m / denominator * (rate * state.scale[name][key])
+                move = torch.div(m, denominator, out=denominator).mul_(rate * state.scale[name][key])
                 x.sub_(move if basis is None else move @ basis.t())
         state.step += running
         state.status[running & (state.step >= state.horizon)] = int(Status.COMPLETED)

@@ -2,8 +2,8 @@
 
 No trained network is needed, so this works on any generator. All segments start in the most editable space. When an
 image has reached a plateau, the spatial perceptual error of its current reconstruction is averaged over each segment;
-segments above tau move to the next space, and the run goes on warm. It ends when none is above tau or all of those are
-in the last space.
+segments above tau move to the next space (out of the first one, the worst first), and the run goes on warm. It ends
+when none is above tau or all of those are in the last space.
 """
 
 from __future__ import annotations

@@ -87,7 +87,10 @@ def keep_finite(state: SolverState, evaluation: Evaluation) -> Evaluation:
     fine = torch.isfinite(evaluation.loss)
     for value in evaluation.gradients.values():
         for gradient in value.values():
-            fine &= torch.isfinite(gradient).flatten(1).all(dim=1)
+            # What is not finite makes the sum so, and one pass over the gradient is enough.
+            fine &= torch.isfinite(gradient.flatten(1).sum(dim=1))
+    if fine.device.type == "cpu" and bool(fine.all()):
+        return evaluation
     state.status[~fine & state.running] = int(Status.NON_FINITE)
     gradients = map_latents(lambda g: torch.where(per_image(fine, g), g, torch.zeros_like(g)), evaluation.gradients)
     loss = torch.where(fine, evaluation.loss, torch.full_like(evaluation.loss, torch.inf))

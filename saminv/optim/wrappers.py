@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._errors import Status
-from .._types import Latents, map_latents, per_image
+from .._types import Latents, copy_images, map_latents, per_image
 from .problem import Evaluation, Problem
 from .solve import AbstractSolver, SolverState
 
@@ -85,8 +85,7 @@ class BestSoFar(AbstractWrapper):
         state.best_loss = torch.where(better, evaluation.loss.to(state.best_loss.dtype), state.best_loss)
         for name, value in state.best.items():
             for key, kept in value.items():
-                now = state.y[name][key]
-                value[key] = torch.where(per_image(better, now), now, kept)
+                copy_images(kept, state.y[name][key], better)
         super().update(state, evaluation)
         return state
 
