@@ -2,8 +2,8 @@
 
 No trained network is needed, so this works on any generator. All segments start in the most editable space. When an
 image has reached a plateau, the spatial perceptual error of its current reconstruction is averaged over each segment;
-segments above tau move to the next space (out of the first one, the worst first), and the run goes on warm. It ends
-when none is above tau or all of those are in the last space.
+segments above tau move to the next space, and the run goes on warm. It ends when none is above tau or all of those are
+in the last space.
 """
 
 from __future__ import annotations
@@ -56,9 +56,6 @@ class Escalate(AbstractWrapper):
         first_share: Share of the run after which an image's first look happens even without a plateau.
         later_share: The same for its later looks, counted from the one before.
         last_share: Share of the run, at its end, in which no segment moves.
-        release: Segments leave the first space in order of their error: at a look, only those above this part of the
-            largest one. What they have in common there, the styles, is pulled away by the worst; others may fit once
-            these are gone.
     """
 
     metric: AbstractMetric
@@ -69,7 +66,6 @@ class Escalate(AbstractWrapper):
     first_share: float = 0.40
     later_share: float = 0.10
     last_share: float = 0.20
-    release: float = 0.75
 
     def init(self, problem: Problem, y0: Latents, horizon: int) -> EscalateState:
         index, sizes = dense_ids(self.segments)
@@ -116,9 +112,6 @@ class Escalate(AbstractWrapper):
         mean = segment_mean(error, state.index, state.level.shape[1])
         last = len(regions.spaces) - 1
         above = (mean > self.tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
-        base = above & (state.level == 0)
-        worst = mean.masked_fill(~base, 0).amax(dim=1, keepdim=True)
-        above &= ~base | (mean >= self.release * worst)
         changed = above.any(dim=1)
         state.settled |= due & ~changed
         state.looks += due
