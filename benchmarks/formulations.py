@@ -43,8 +43,10 @@ class Variant:
         return tuple(make_space(name, generator(), options) for name, options in zip(SAM, made))
 
     def weights(self) -> dict[str, float]:
-        """Weights of the regularisers, each with its own form."""
+        """Weights of the parts, each with its own form."""
         found = dict(PAPER_WEIGHTS)
+        if self.clamp:
+            found |= {name: PUBLISHED_WEIGHTS[name] for name in ("l2", "perceptual")}
         if self.prior == "published":
             found |= {name: PUBLISHED_WEIGHTS[name] for name in ("prior", "deviation")}
         if self.features == "published":

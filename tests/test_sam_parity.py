@@ -223,7 +223,9 @@ def test_optimisation_follows_the_published_script(
         seen["image"] = [evaluation.image]
 
     solution = solve(problem, solver, max_steps=steps, callback=watch)
-    assert_close(torch.tensor(seen["l2"]), data[f"N{steps}/mse_per_step"], 1e-5, "squared error of each step")
+    # Adam divides by the size of the gradient, so that rounding grows from step to step where gradients are small.
+    tolerance = 1e-6 if steps == 2 else 1e-4
+    assert_close(torch.tensor(seen["l2"]), data[f"N{steps}/mse_per_step"], tolerance, "squared error of each step")
     assert (solution.latents["W+"]["w"] - data[f"N{steps}/latent/W+"]).abs().max() < styles_tolerance
     for feature in FEATURES:
         if f"N{steps}/latent/{feature}" in data:

@@ -368,7 +368,7 @@ def test_feature_penalties_and_whitening(precise):
     channels = precise.synthesis(styles, until="F4")["F4"].transpose(0, 1).flatten(1)
     assert_close(scale, channels.std(dim=1), 1e-9)
     space = make_space("F4", precise, SpaceOptions())
-    whitened = (delta / scale[:, None, None]).square().sum((1, 2, 3))
+    whitened = (delta / scale[:, None, None]).square().sum(1).mean((1, 2))
     assert_close(space.penalty(precise, {"delta": delta}, {})["feature"], whitened, 1e-12)
     assert_close(space.step_scale(precise, {"delta": delta})["delta"], scale[:, None, None], 1e-12)
     plain = make_space("F4", precise, PUBLISHED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,7 +20,7 @@ def layer_epilogue(
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
     # Leaky ReLU commutes with a positive gain, so the gain costs nothing on the small tensors. Bias and noise are added
     # one by one: their sum would be a full feature in another memory format than x, which slows all that follows.
-    x = x * (demodulation * gain)[:, :, None, None] + (bias * gain)[None, :, None, None]
+    x = torch.addcmul((bias * gain)[None, :, None, None], x, (demodulation * gain)[:, :, None, None])
     if noise is not None:
         x = x + noise * gain
     x = F.leaky_relu(x, slope)
