@@ -35,7 +35,7 @@ from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
 from .spaces._base import SpaceOptions
 from .weights import read_safetensors
 
-DEFAULT_TAU = 0.2
+DEFAULT_TAU = 0.3
 DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
 DEFAULT_FEATURE_RATE = 1.0

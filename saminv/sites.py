@@ -119,5 +119,6 @@ class Taps:
 
 
 def zero_like_site(site: Site, batch: int, like: Tensor) -> Tensor:
-    """Zeros of a site's shape `[B, *shape]` with the dtype and device of ``like``."""
-    return torch.zeros(batch, *site.shape, dtype=like.dtype, device=like.device)
+    """Zeros of a site's shape `[B, *shape]` with the dtype and device of ``like``; features are channels-last."""
+    zeros = torch.zeros(batch, *site.shape, dtype=like.dtype, device=like.device)
+    return zeros.contiguous(memory_format=torch.channels_last) if zeros.dim() == 4 else zeros

@@ -218,7 +218,7 @@ def test_the_metric_orders_differences(network: VisionNet) -> None:
     noise = value(clean + 0.05 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)))
     assert value(clean) == 0
     assert 0.01 < weak < strong < unrelated and 0.02 < noise < unrelated
-    assert 0.2 < unrelated < 0.9
+    assert 0.3 < unrelated < 0.9
 
 
 def test_the_map_shows_a_missing_stranger_and_little_beside_it(network: VisionNet) -> None:

@@ -73,9 +73,9 @@ class Adam(AbstractSolver[AdamState]):
         factor = self.schedule(state.step, state.horizon)
         count = (state.step + 1).double()
         first_bias, second_bias = 1 - self.betas[0] ** count, 1 - self.betas[1] ** count
-        for name, value in state.y.items():
-            for key, x in value.items():
-                gradient, m, v = evaluation.gradients[name][key], state.first[name][key], state.second[name][key]
+        for name, gradients in evaluation.gradients.items():
+            for key, gradient in gradients.items():
+                x, m, v = state.y[name][key], state.first[name][key], state.second[name][key]
                 basis = state.basis[name].get(key)
                 gradient = gradient if basis is None else gradient @ basis
                 m.lerp_(gradient, 1 - self.betas[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -24,7 +25,8 @@ class Evaluation:
     Attributes:
         loss: Total `[B]`.
         parts: Unweighted losses and penalties by name, each `[B]`.
-        gradients: Of the sum of losses with respect to the latents; None where they were not asked for.
+        gradients: Of the sum of losses with respect to the latents; None where they were not asked for. Spaces that
+            are idle (:attr:`Problem.idle`) have none.
         image: What the latents render to `[B, 3, H, W]`.
     """
 
@@ -62,6 +64,7 @@ class Problem:
     warm: Latents | None = None
     _prepared: tuple[Tensor, Prepared | None] | None = field(default=None, repr=False)
     _start: Latents | None = field(default=None, repr=False)
+    _idle: frozenset[str] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -69,6 +72,7 @@ class Problem:
             object.__setattr__(self, "_prepared", self.objective.prepare(self.target))
         if self._start is None:
             object.__setattr__(self, "_start", self._initial())
+        object.__setattr__(self, "_idle", self._unused() if self._idle is None else self._idle & self._unused())
 
     def __len__(self) -> int:
         return self.target.shape[0]
@@ -100,6 +104,20 @@ class Problem:
     def _initial(self) -> Latents:
         return {space.name: space.init(self.generator, self.styles, self.warm) for space in self.spaces}
 
+    def _unused(self) -> frozenset[str]:
+        """Spatial spaces without a pixel and without a warm start of their own."""
+        used = {self.regions.spaces[index] for index in self.regions.labels.unique().tolist()}
+        return frozenset(s.name for s in self.spaces if s.spatial and s.name not in used | set(self.warm or ()))
+
+    @property
+    def idle(self) -> frozenset[str]:
+        """Spaces that no pixel belongs to, nor ever did since the start.
+
+        Their values are those of the start and their gradients are zero, so a step passes them by.
+        """
+        assert self._idle is not None
+        return self._idle
+
     @property
     def prepared(self) -> tuple[Tensor, Prepared | None]:
         """Targets as the objective compares them."""
@@ -116,10 +134,11 @@ class Problem:
         return replace(self, regions=regions)
 
     def taps(self, y: Latents) -> list[Tap]:
-        """Taps of all spaces."""
+        """Taps of the spaces in ``y``."""
         return [
             tap
             for space in self.spaces
+            if space.name in y
             for tap in space.bind(self.generator, y[space.name], space_mask(space, self.generator, self.regions))
         ]
 
@@ -131,12 +150,25 @@ class Problem:
 
     def penalties(self, y: Latents) -> dict[str, Tensor]:
         """Unweighted regularisers by name, each `[B]`; spaces that share a name are added."""
-        assert self._start is not None
         found: dict[str, Tensor] = {}
         for space in self.spaces:
-            for name, value in space.penalty(self.generator, y[space.name], self._start[space.name]).items():
-                found[name] = found[name] + value if name in found else value
+            for name, penalty in self._penalty(space, y).items():
+                found[name] = found[name] + penalty if name in found else penalty
         return found
+
+    def _penalty(self, space: AbstractSpace, y: Latents) -> dict[str, Tensor]:
+        assert self._start is not None
+        if space.name not in y:
+            return self._resting[space.name]
+        return space.penalty(self.generator, y[space.name], self._start[space.name])
+
+    @functools.cached_property
+    def _resting(self) -> dict[str, dict[str, Tensor]]:
+        """Regularisers of the idle spaces, which stay as they are."""
+        assert self._start is not None
+        start = self._start
+        idle = [space for space in self.spaces if space.name in self.idle]
+        return {space.name: space.penalty(self.generator, start[space.name], start[space.name]) for space in idle}
 
     def loss(self, y: Latents) -> tuple[Tensor, dict[str, Tensor]]:
         """Total `[B]` and its unweighted parts `[B]` by name."""
@@ -149,7 +181,8 @@ class Problem:
         return Evaluation(self.objective.total(parts), parts, None, image)
 
     def evaluate(self, y: Latents) -> Evaluation:
-        """Loss, parts, image and the gradient of every latent tensor."""
+        """Loss, parts, image and the gradient of every latent tensor that is not idle."""
+        y = {name: value for name, value in y.items() if name not in self.idle}
         y = map_latents(lambda tensor: tensor.detach().requires_grad_(), y)
         look = self._look(y)
         leaves = [tensor for value in y.values() for tensor in value.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
@@ -63,7 +63,10 @@ class AbstractSolver(ABC, Generic[State]):
 
     @abstractmethod
     def update(self, state: State, evaluation: Evaluation) -> State:
-        """Take a step for the running images, given the evaluation of the current latents. May change the state."""
+        """Take a step for the running images, given the evaluation of the current latents. May change the state.
+
+        Spaces that have no gradients stay as they are.
+        """
 
     def result(self, state: State) -> Latents:
         """The latents to return."""
@@ -88,7 +91,7 @@ def keep_finite(state: SolverState, evaluation: Evaluation) -> Evaluation:
     for value in evaluation.gradients.values():
         for gradient in value.values():
             # What is not finite makes the sum so, and one pass over the gradient is enough.
-            fine &= torch.isfinite(gradient.flatten(1).sum(dim=1))
+            fine &= torch.isfinite(gradient.sum(dim=tuple(range(1, gradient.dim()))))
     if fine.device.type == "cpu" and bool(fine.all()):
         return evaluation
     state.status[~fine & state.running] = int(Status.NON_FINITE)
@@ -126,7 +129,9 @@ def solve(
     """
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
         raise InputError(f"steps must be a whole number from 0 up, got {max_steps!r}.")
-    state = solver.init(problem, problem.start() if y0 is None else _checked_start(problem, y0), max_steps)
+    if y0 is not None:
+        problem = replace(problem, warm=_checked_start(problem, y0))
+    state = solver.init(problem, problem.start() if y0 is None else y0, max_steps)
     taken = torch.zeros_like(state.step)
     try:
         with tqdm(total=max_steps, disable=not progress, unit="step", desc="invert") as bar:

@@ -83,8 +83,8 @@ class BestSoFar(AbstractWrapper):
     def update(self, state: BestState, evaluation: Evaluation) -> BestState:  # type: ignore[override]
         better = (evaluation.loss < state.best_loss) & state.running
         state.best_loss = torch.where(better, evaluation.loss.to(state.best_loss.dtype), state.best_loss)
-        for name, value in state.best.items():
-            for key, kept in value.items():
+        for name in evaluation.gradients or state.best:
+            for key, kept in state.best[name].items():
                 copy_images(kept, state.y[name][key], better)
         super().update(state, evaluation)
         return state

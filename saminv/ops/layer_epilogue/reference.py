@@ -19,10 +19,11 @@ def layer_epilogue(
 ) -> Tensor:
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
     # Leaky ReLU commutes with a positive gain, so the gain costs nothing on the small tensors. Bias and noise are added
-    # one by one: their sum would be a full feature in another memory format than x, which slows all that follows.
+    # one by one: their sum would be a full feature in another memory format than x, which slows all that follows. The
+    # product is ours and no derivative needs it, so the rest happens in place.
     x = x * (demodulation * gain)[:, :, None, None]
     if noise is not None:
-        x = x + noise * gain
-    x = x + (bias * gain)[None, :, None, None]
-    x = F.leaky_relu(x, slope)
+        x += noise * gain
+    x += (bias * gain)[None, :, None, None]
+    x = F.leaky_relu(x, slope, inplace=True)
     return x if clamp is None else x.clamp(-clamp, clamp)
