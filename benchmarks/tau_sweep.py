@@ -17,7 +17,7 @@ from saminv import Solution
 from saminv.demo import CAR_SEGMENTS
 from saminv.demo.scenes import SEGMENT_INDEX
 
-TAUS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+TAUS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 ONE_LINE = (("W+", "F4", "F6"), 0.3)
 PICTURE = "tau-curve.png"
 
