@@ -58,6 +58,21 @@ def climb(linear, metric, tau, steps=60, names=SPACES, **settings):
 ERRORS = [[0.1, 0.5, 0.5, 0.9], [0.1, 0.2, 0.5, 0.9], [0.1, 0.1, 0.2, 0.9], [0.0, 0.0, 0.1, 0.8]]
 
 
+class LookErrors(PlantedErrors):
+    """Planted errors of the first quarters by look, the last one staying; the others have none."""
+
+    def __init__(self, by_look):
+        super().__init__(planted(torch.zeros(1, 4)))
+        self.by_look, self.looked = by_look, 0
+
+    def map(self, image, prepared):
+        means = torch.zeros(1, 4, dtype=torch.float64)
+        for segment, errors in enumerate(self.by_look):
+            means[0, segment] = errors[min(self.looked, len(errors) - 1)]
+        self.looked += 1
+        return planted(means)[0]
+
+
 def levels(solution):
     return solution.regions.labels[:, ::4, ::4].flatten(1).tolist()
 
@@ -108,6 +123,38 @@ def test_a_look_moves_a_segment_by_one_space_at_most(linear):
         assert not moved.any() or (looks > seen).all()
         assert not (looks > seen).any() or (clock == 0).all()
         before, seen = level, looks
+
+
+def levels_over_time(states, segment):
+    """The levels that a segment had one after the other, by the number of looks so far."""
+    return {int(looks): int(level[0, segment]) for level, looks, _, _ in states}
+
+
+def test_a_segment_waits_while_its_error_falls_towards_tau(linear):
+    """Halving from look to look, 0.5 would be 0.25 at the next one; 0.5 after 0.6 would not be below 0.3."""
+    falling, steady = LookErrors([[1.0, 0.5, 0.2]]), LookErrors([[0.7, 0.6, 0.5, 0.45]])
+    _, states = climb(linear, falling, 0.3, names=SPACES[:3], worst_factor=1.0)
+    assert levels_over_time(states, 0) == {0: 0, 1: 1, 2: 1, 3: 1}
+    _, states = climb(linear, steady, 0.3, names=SPACES[:3], worst_factor=1.0)
+    assert levels_over_time(states, 0)[2] == 2
+
+
+def test_a_segment_that_stops_falling_moves_on(linear):
+    metric = LookErrors([[1.0, 0.5, 0.45]])
+    _, states = climb(linear, metric, 0.3, names=SPACES, worst_factor=1.0)
+    found = levels_over_time(states, 0)
+    assert (found[1], found[2], found[3]) == (1, 1, 2)
+
+
+def test_the_worst_leave_the_styles_first(linear):
+    """0.9 is above twice 0.3, so 0.5 waits for it to be gone; after that it is below tau or goes as well."""
+    relieved = LookErrors([[0.9, 0.1], [0.5, 0.2]])
+    solution, states = climb(linear, relieved, 0.3, names=SPACES[:2])
+    assert levels(solution)[0][:2] == [1, 0] and states[-1][2].all()
+    still_bad = LookErrors([[0.9, 0.1], [0.5, 0.45]])
+    solution, states = climb(linear, still_bad, 0.3, names=SPACES[:2])
+    assert levels_over_time(states, 1)[1] == 0
+    assert levels(solution)[0][:2] == [1, 1]
 
 
 def test_regions_are_whole_segments_at_all_times(linear):

@@ -205,6 +205,33 @@ def test_the_solution_of_a_bare_solve_can_be_edited_as_it_was_made(generator):
     assert_close(solution.edit(torch.zeros(generator.style_dim), 0.0), solution.image, 1e-6)
 
 
+@pytest.mark.parametrize("solver", [Adam(rate=0.1), BestSoFar(Adam(rate=0.1))])
+def test_passing_idle_spaces_by_changes_no_bit(precise, solver):
+    names = ["W+", "F2", "F4"]
+    regions = halves(precise, 2, ["W+", "F2"])
+    problem = toy_problem(precise, names, batch=2, regions=replace(regions, spaces=tuple(names)))
+    assert problem.idle == {"F4"}
+    evaluation = problem.evaluate(problem.start())
+    assert set(evaluation.gradients) == {"W+", "F2"}
+    # A start of their own, even if it is the same one, makes all spaces active.
+    fast, slow = (solve(problem, solver, y0, max_steps=6) for y0 in (None, problem.start()))
+    assert not fast.latents["F4"]["delta"].any() and fast.latents["F2"]["delta"].any()
+    assert same(fast.latents, slow.latents)
+    assert torch.equal(fast.image, slow.image)
+    assert all(torch.equal(fast.stats[name], slow.stats[name]) for name in slow.stats)
+
+
+def test_a_space_is_idle_until_it_gets_its_first_pixel(linear):
+    problem = plain(linear, SPACES[:3], regions=Regions.uniform(1, (8, 8), SPACES[:3], "W+"))
+    assert problem.idle == {"F0", "F1"}
+    later = problem.with_regions(Regions.uniform(1, (8, 8), SPACES[:3], "F1"))
+    assert later.idle == {"F0"}
+    assert later.with_regions(problem.regions).idle == {"F0"}, "its delta may not be zero any more"
+    assert replace(problem, warm=perturbed(problem), _start=None, _idle=None).idle == frozenset()
+    parts = problem.evaluate(problem.start()).parts
+    assert set(parts) == set(problem.loss(problem.start())[1])
+
+
 def noisy(linear, **settings):
     """A descent so fast that the loss goes up and down."""
     return plain(linear, count=3, **settings), Adam(rate=1.5, schedule=CONSTANT)

@@ -9,7 +9,8 @@ finds weights of the features' channels with which kinds of pairs of pictures (:
 that LPIPS is known to give: unrelated pictures 0.57, a blur of 3 pixels 0.37, of 1 pixel 0.10, noise of 0.05 0.10, and
 the map where an object is missing 0.55; beside that object 0, so that coarse features, which spill, count little.
 Errors are taken relative to these values; the weights stay near ones for which the stages contribute by fixed shares,
-and every channel keeps some. Not all of these values can be met at once: the card says what came out.
+and every channel keeps some. Not all of these values can be met at once: the scale is set so that their ratios to what
+is wanted have the geometric mean 1, and the card says what came out.
 """
 
 from __future__ import annotations
