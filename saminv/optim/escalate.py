@@ -2,10 +2,9 @@
 
 No trained network is needed, so this works on any generator. All segments start in the most editable space. When an
 image has reached a plateau, the spatial perceptual error of its current reconstruction is averaged over each segment;
-segments above tau move to the next space, and the run goes on warm. Two kinds of them wait for the next look: those
-whose error falls fast enough to be below tau by then, and those in the style space while there are far worse ones in
-it, because these pull the styles away from what the rest needs. It ends when none is above tau or all of those are in
-the last space.
+segments above tau move to the next space, and the run goes on warm. Large segments in the style space wait for the next
+look while there are far worse ones in it, because these pull the styles away from what the rest needs. It ends when
+none is above tau or all of those are in the last space.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ class EscalateState(WrappedState):
         clock: Steps since the image's regions last changed `[B]`.
         lowest, waited: Plateau detection as in :class:`saminv.optim.PlateauStop`.
         looks: How often the errors of each image were looked at `[B]`.
-        seen: Mean error of each segment at the image's last look `[B, S]`, 0 before the first one.
     """
 
     index: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -44,7 +42,6 @@ class EscalateState(WrappedState):
     lowest: Tensor = field(default_factory=lambda: torch.empty(0))
     waited: Tensor = field(default_factory=lambda: torch.empty(0))
     looks: Tensor = field(default_factory=lambda: torch.empty(0))
-    seen: Tensor = field(default_factory=lambda: torch.empty(0))
     prepared: Prepared | None = None
 
 
@@ -60,7 +57,8 @@ class Escalate(AbstractWrapper):
         first_share: Share of the run after which an image's first look happens even without a plateau.
         later_share: The same for its later looks, counted from the one before.
         last_share: Share of the run, at its end, in which no segment moves.
-        worst_factor: Segments above this many times tau leave the style space before the others above tau do.
+        worst_factor, least_area: Segments above this many times tau leave the style space before others above tau do
+            that cover at least this share of the image.
     """
 
     metric: AbstractMetric
@@ -72,6 +70,7 @@ class Escalate(AbstractWrapper):
     later_share: float = 0.10
     last_share: float = 0.20
     worst_factor: float = 2.0
+    least_area: float = 0.02
 
     def init(self, problem: Problem, y0: Latents, horizon: int) -> EscalateState:
         index, sizes = dense_ids(self.segments)
@@ -87,7 +86,6 @@ class Escalate(AbstractWrapper):
             lowest=torch.full((count,), torch.inf, dtype=torch.float64, device=device),
             waited=zeros.clone(),
             looks=zeros.clone(),
-            seen=torch.zeros(sizes.shape, dtype=problem.target.dtype, device=device),
             prepared=self.metric.prepare(problem.target),
         )
 
@@ -119,11 +117,9 @@ class Escalate(AbstractWrapper):
         mean = segment_mean(error, state.index, state.level.shape[1])
         last = len(regions.spaces) - 1
         above = (mean > self.tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
-        waits = above & self._waits(state, mean, above)
-        above &= ~waits
-        state.seen = torch.where(due[:, None], mean, state.seen)
+        above &= ~self._pulled(state, mean, above)
         changed = above.any(dim=1)
-        state.settled |= due & ~changed & ~waits.any(dim=1)
+        state.settled |= due & ~changed
         state.looks += due
         state.clock, state.waited = state.clock.masked_fill(due, 0), state.waited.masked_fill(due, 0)
         if bool(changed.any()):
@@ -132,11 +128,8 @@ class Escalate(AbstractWrapper):
             labels = paint(state.level, state.index).long()
             self.rebase(state, state.problem.with_regions(regions.with_labels(labels)), changed)
 
-    def _waits(self, state: EscalateState, mean: Tensor, above: Tensor) -> Tensor:
-        """Segments `[B, S]` that may still come below tau where they are."""
-        # What fits worst pulls the styles away from what the rest of the picture needs.
-        worst = above & (state.level == 0) & (mean > self.worst_factor * self.tau)
-        pulled = (state.level == 0) & ~worst & worst.any(dim=1, keepdim=True)
-        # Falling as fast as since the last look, the error would be below tau at the next one.
-        falling = mean.square() <= self.tau * state.seen
-        return pulled | falling
+    def _pulled(self, state: EscalateState, mean: Tensor, above: Tensor) -> Tensor:
+        """Segments `[B, S]` in the style space that may fit once far worse ones have left it."""
+        styles, area = state.level == 0, state.sizes / state.index[0].numel()
+        worst = above & styles & (mean > self.worst_factor * self.tau)
+        return styles & ~worst & (area >= self.least_area) & worst.any(dim=1, keepdim=True)
