@@ -210,20 +210,22 @@ def published_problem(generator, statistics, dtype) -> tuple[Problem, Adam]:
     return problem, Adam(schedule=Schedule(first=0), precondition=False)
 
 
-# Float64 shows that the arithmetic is the same. In float32 rounding decides: by step 8 of the schedule of 10, one
-# gradient passes through zero, where Adam turns rounding into whole steps (2e-5 of the loss).
+# Float64 shows that the arithmetic is the same. In float32 rounding decides at the end of the schedule of 10: a
+# gradient passes through zero, where Adam turns rounding into whole steps, so the losses of its last two steps are left
+# to float64.
 @pytest.mark.parametrize(
-    "dtype, steps, loss_tolerance, styles_tolerance, feature_tolerance",
+    "dtype, steps, losses, loss_tolerance, styles_tolerance, feature_tolerance",
     [
-        (torch.float64, 2, 2e-6, 1e-6, 1e-4),
-        (torch.float64, 10, 2e-6, 5e-5, 2e-3),
-        (torch.float64, 40, 2e-6, 5e-5, 2e-3),
-        (torch.float32, 2, 1e-5, 1e-6, 1e-4),
-        (torch.float32, 40, 1e-5, 2e-4, 2e-3),
+        (torch.float64, 2, 2, 2e-6, 1e-6, 1e-4),
+        (torch.float64, 10, 10, 2e-6, 5e-5, 2e-3),
+        (torch.float64, 40, 40, 2e-6, 5e-5, 2e-3),
+        (torch.float32, 2, 2, 1e-5, 1e-6, 1e-4),
+        (torch.float32, 10, 8, 1e-5, 2e-4, 2e-3),
+        (torch.float32, 40, 40, 1e-5, 2e-4, 2e-3),
     ],
 )
 def test_optimisation_follows_the_published_script(
-    generator, stored_statistics, dtype, steps, loss_tolerance, styles_tolerance, feature_tolerance
+    generator, stored_statistics, dtype, steps, losses, loss_tolerance, styles_tolerance, feature_tolerance
 ):
     data = golden("sam_optim")
     problem, solver = published_problem(generator, stored_statistics, dtype)
@@ -235,7 +237,8 @@ def test_optimisation_follows_the_published_script(
         seen["image"] = [evaluation.image]
 
     solution = solve(problem, solver, max_steps=steps, callback=watch)
-    assert_close(torch.tensor(seen["l2"]), data[f"N{steps}/mse_per_step"], loss_tolerance, "squared error of each step")
+    expected = data[f"N{steps}/mse_per_step"][:losses]
+    assert_close(torch.tensor(seen["l2"])[:losses], expected, loss_tolerance, "squared error of each step")
     assert (solution.latents["W+"]["w"] - data[f"N{steps}/latent/W+"]).abs().max() < styles_tolerance
     for feature in FEATURES:
         if f"N{steps}/latent/{feature}" in data:
