@@ -36,12 +36,14 @@ from .spaces._base import SpaceOptions
 from .weights import read_safetensors
 
 DEFAULT_TAU = 0.3
+FAR_TAU = 0.15
+"""The default for pictures far from the domain: their W+ is too poor to give up likeness for it."""
 DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
 DEFAULT_FEATURE_RATE = 1.0
 """Rate of feature deltas, in units of their channels' standard deviations."""
 FAR_FROM_DOMAIN = 2.1
-"""Distance to the nearest sample, relative to that between samples, above which a picture counts as foreign."""
+"""Distance to the nearest sample, relative to that between samples, above which a picture counts as far."""
 
 
 def load_generator(generator: str | Path | AbstractGenerator = "demo", device: str = "cpu") -> AbstractGenerator:
@@ -112,13 +114,13 @@ class _Job:
     candidates: tuple[str, ...]
     metric: AbstractMetric
     options: SpaceOptions
-    tau: float
+    tau: float | None
 
 
 def invert(
     img: Any,
     spaces: Sequence[str] | None = None,
-    tau: float = DEFAULT_TAU,
+    tau: float | None = None,
     *,
     generator: str | Path | AbstractGenerator = "demo",
     label: Tensor | int | None = None,
@@ -145,7 +147,8 @@ def invert(
         img: Path, PIL image, array or tensor, or a list of them; a batch `[B, 3, H, W]` is B pictures.
         spaces: Names such as "W+", "F4", "F6"; the generator's default where None. Segments are shared out among the
             style space (if named) and the feature spaces.
-        tau: Largest mean perceptual error of a segment that stays in a more editable space, from 0 up.
+        tau: Largest mean perceptual error of a segment that stays in a more editable space, from 0 up. None is 0.3, or
+            0.15 for a picture that is far from what the generator makes; ``stats["tau"]`` says which.
         generator: Name, file or generator.
         label: Class number or vector of a conditional generator.
         segmenter: "auto", a registered name, a segmenter, or a label image.
@@ -185,8 +188,9 @@ def invert(
         job = _prepare(img, spaces, tau, opened, metric, options, fit_mode)
         styles, warm, distance = _start(encoder, job, seed)
         _warn_of_foreign(distance, job.names)
+        taus = _taus(job, distance)
         segments = _segments(segmenter, job)
-        regions, measured = _regions(invertibility, segments, job)
+        regions, measured = _regions(invertibility, segments, job, taus)
         chosen = dict(PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS) | dict(weights or {})
         problem = Problem(
             job.generator,
@@ -199,10 +203,10 @@ def invert(
             warm=warm,
         )
         _check_parts(weights, problem)
-        solver = _solver(job, segments if measured else None, rate, rates or {})
+        solver = _solver(job, segments if measured else None, taus, rate, rates or {})
         solution = solve(problem, solver, max_steps=steps, progress=progress)
     given = {"steps": steps, "seed": seed, "noise": noise, "weights": chosen, "invertibility": _name_of(invertibility)}
-    return _finish(solution, job, segments, given, distance)
+    return _finish(solution, job, segments, given, {"tau": taus, "domain_distance": distance})
 
 
 def edit(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
@@ -213,13 +217,13 @@ def edit(solution: Solution, direction: Any, strength: float | Sequence[float] =
 def _prepare(
     img: Any,
     spaces: Sequence[str] | None,
-    tau: float,
+    tau: float | None,
     opened: AbstractGenerator,
     metric: str | AbstractMetric,
     options: SpaceOptions,
     fit_mode: str,
 ) -> _Job:
-    tau = _check_tau(tau)
+    tau = None if tau is None else _check_tau(tau)
     _check_label(options.label, opened)
     named = opened.default_spaces if spaces is None else spaces
     resolved = resolve_spaces(named, opened, options)
@@ -288,7 +292,8 @@ def _start(encoder: Any, job: _Job, seed: int) -> tuple[Tensor, dict | None, Ten
             raise InputError("The solution to start from belongs to another generator; start from 'auto' instead.")
         spaces = resolve_spaces(list(encoder.latents), generator, SpaceOptions(label=job.options.label))
         base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-        return base.styles(generator, encoder.latents[base.name]), encoder.latents, None
+        distance = encoder.stats.get("domain_distance")
+        return base.styles(generator, encoder.latents[base.name]), encoder.latents, distance
     if isinstance(encoder, (Tensor, np.ndarray)):
         encoder, shape = torch.as_tensor(encoder), (generator.num_styles, generator.style_dim)
         if tuple(encoder.shape) not in {shape, (1, *shape), (batch, *shape)}:
@@ -320,6 +325,13 @@ def _warn_of_foreign(distance: Tensor | None, names: Sequence[str]) -> None:
             )
 
 
+def _taus(job: _Job, distance: Tensor | None) -> Tensor:
+    """The threshold of each picture `[B]`."""
+    if job.tau is not None or distance is None:
+        return job.target.new_full((len(job.names),), DEFAULT_TAU if job.tau is None else job.tau, dtype=torch.float64)
+    return torch.where(distance > FAR_FROM_DOMAIN, FAR_TAU, DEFAULT_TAU).double()
+
+
 def _segments(segmenter: Any, job: _Job) -> Segments:
     if isinstance(segmenter, str):
         chosen = segmenter
@@ -338,7 +350,7 @@ def _segments(segmenter: Any, job: _Job) -> Segments:
     return segmenter(job.target)
 
 
-def _regions(invertibility: Any, segments: Segments, job: _Job) -> tuple[Regions, bool]:
+def _regions(invertibility: Any, segments: Segments, job: _Job, taus: Tensor) -> tuple[Regions, bool]:
     """Regions to begin with, and whether they are to be measured on the way."""
     height, width = job.target.shape[-2:]
     uniform = Regions.uniform(
@@ -355,7 +367,7 @@ def _regions(invertibility: Any, segments: Segments, job: _Job) -> tuple[Regions
         return invertibility(job.target, formulation=job.options.formulation), False
     if isinstance(invertibility, AbstractInvertibility):
         error = invertibility(job.target)
-        return allocate(error, segments, job.candidates, job.tau, formulation=job.options.formulation), False
+        return allocate(error, segments, job.candidates, taus, formulation=job.options.formulation), False
     if invertibility == "measured":
         return uniform, len(job.candidates) > 1
     raise InputError(
@@ -363,7 +375,9 @@ def _regions(invertibility: Any, segments: Segments, job: _Job) -> tuple[Regions
     )
 
 
-def _solver(job: _Job, segments: Segments | None, rate: float, rates: Mapping[str, float]) -> AbstractSolver:
+def _solver(
+    job: _Job, segments: Segments | None, taus: Tensor, rate: float, rates: Mapping[str, float]
+) -> AbstractSolver:
     names = [space.name for space in job.spaces]
     if not isinstance(rates, Mapping) or not set(rates) <= {*names, *(name[0] for name in names)}:
         raise InputError(f"rates must map spaces ({', '.join(names)}) or their first letters to rates, got {rates!r}.")
@@ -371,7 +385,7 @@ def _solver(job: _Job, segments: Segments | None, rate: float, rates: Mapping[st
     solver: AbstractSolver = BestSoFar(Adam(rate=rate, rates={**usual, **rates}))
     if segments is None:
         return PlateauStop(solver)
-    return Escalate(solver, job.metric, segments.ids.to(job.target.device), job.tau)
+    return Escalate(solver, job.metric, segments.ids.to(job.target.device), taus)
 
 
 def _name_of(thing: Any) -> str:
@@ -379,14 +393,15 @@ def _name_of(thing: Any) -> str:
 
 
 @torch.no_grad()
-def _finish(solution: Solution, job: _Job, segments: Segments, given: dict, distance: Tensor | None) -> Solution:
+def _finish(
+    solution: Solution, job: _Job, segments: Segments, given: dict, found: Mapping[str, Tensor | None]
+) -> Solution:
     """Add metrics and provenance."""
     stats = dict(solution.stats)
     stats["mse"] = (solution.image - solution.target).square().mean(dim=(1, 2, 3))
     stats["ssim"] = get_metric("ssim").compare(solution.image, solution.target)
     stats[job.metric.name] = job.metric.compare(solution.image, solution.target)
-    if distance is not None:
-        stats["domain_distance"] = distance
+    stats |= {name: value for name, value in found.items() if value is not None}
     for name in solution.regions.spaces:
         stats[f"share/{name}"] = solution.regions.share(name)
     provenance = {

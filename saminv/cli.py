@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from . import images
-from ._api import DEFAULT_STEPS, DEFAULT_TAU, edit, invert, load_generator
+from ._api import DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, edit, invert, load_generator
 from ._errors import InputError, SaminvError, SolutionError, Status
 from ._files import ensure_folder
 from ._version import __version__
@@ -397,7 +397,8 @@ def _add_invert(commands: Any) -> None:
     ).add_argument
     add("image", type=Path, nargs="+", metavar="IMAGE", help="picture file")
     add("--spaces", nargs="+", metavar="SPACE", help="such as W+ F4 F6; the generator's own choice if not given")
-    add("--tau", type=float, default=DEFAULT_TAU, help=f"largest error of a more editable space ({DEFAULT_TAU})")
+    far = f"({DEFAULT_TAU}, or {FAR_TAU} for pictures far from the domain)"
+    add("--tau", type=float, help=f"largest error of a more editable space {far}")
     add("--generator", default="demo", metavar="G", help=f"{' or '.join(GENERATORS)}, or a .safetensors file")
     add("--steps", type=int, default=DEFAULT_STEPS, help=f"steps in all; 0 writes the start ({DEFAULT_STEPS})")
     add("--out", type=Path, default=Path("saminv-out"), metavar="DIR", help="folder of the results (saminv-out)")

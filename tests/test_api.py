@@ -358,7 +358,7 @@ def test_starts_of_every_kind(quick, pictures, generator):
 
 def test_the_nearest_sample_is_found(quick, generator):
     """A picture that is one of the samples starts at that sample."""
-    styles = generator.mapping(generator.sample_z(128, seed=0))[[3, 90]]
+    styles = generator.mapping(generator.sample_z(SAMPLES, seed=0))[[3, SAMPLES - 1]]
     solution = quick(generator.synthesis(styles).clamp(-1, 1), encoder="nearest", steps=0)
     assert_close(solution.latents["W+"]["w"], styles, 1e-6)
     assert (solution.stats["domain_distance"] < 0.5).all()
@@ -434,6 +434,7 @@ def test_a_picture_far_from_the_domain_is_warned_of_with_its_figure(demo, tmp_pa
     assert grainy > 2 > clean
     assert str(caught[0].message).startswith("grain looks far from") and f"{grainy:.1f} times" in str(caught[0].message)
     assert caught[0].filename == __file__, "the warning points at the caller"
+    assert solution.stats["tau"].tolist() == [FAR_TAU, DEFAULT_TAU], "likeness counts more for what W+ cannot make"
     assert solution.provenance["generator"] == "demo"
     loaded = Solution.load(solution.save(tmp_path / "scene.safetensors"))
     assert loaded.generator is demo

@@ -144,7 +144,6 @@ BAD_SETTINGS = {
     "negative tau": ({"tau": -0.1}, "tau must be a number >= 0"),
     "tau not a number": ({"tau": math.nan}, "tau must be a number >= 0"),
     "tau as text": ({"tau": "0.3"}, "tau must be a number >= 0"),
-    "no tau": ({"tau": None}, "tau must be a number >= 0"),
     "negative steps": ({"steps": -1}, "steps must be a whole number from 0 up, got -1"),
     "broken steps": ({"steps": 1.5}, "steps must be a whole number from 0 up, got 1.5"),
     "true steps": ({"steps": True}, "steps must be a whole number"),

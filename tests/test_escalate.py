@@ -143,6 +143,33 @@ def test_the_worst_leave_the_styles_first(linear):
     assert levels(small[0])[0][:2] == [1, 1], "small segments have little say in the styles and do not wait"
 
 
+def test_later_layers_wait_for_what_falls_fast(linear):
+    """In the third space, 0.45 after 0.8 leads to 0.25 at the next look, but 0.6 leads to 0.45 only."""
+    fast, slow = [0.9, 0.8, 0.45, 0.2], [0.9, 0.8, 0.6, 0.2]
+    solution, states = climb(linear, LookErrors([fast, slow]), 0.3)
+    assert levels(solution)[0][:2] == [2, 3] and states[-1][2].all()
+    assert levels_over_time(states, 0) == {0: 0, 1: 1, 2: 2, 3: 2, 4: 2}
+    deceived = climb(linear, LookErrors([[0.9, 0.8, 0.45, 0.42]]), 0.3)[0]
+    assert levels(deceived)[0][0] == 3, "it did not go on falling"
+
+
+def test_small_segments_wait_in_all_spaces_but_never_at_the_first_look(linear):
+    errors = [[0.9, 0.45, 0.2]]
+    solution, states = climb(linear, LookErrors(errors), 0.3, small_area=0.5)
+    assert levels(solution)[0][0] == 1
+    assert levels_over_time(states, 0)[1] == 1
+    assert levels(climb(linear, LookErrors(errors), 0.3, small_area=0.25)[0])[0][0] == 2, "a quarter is not below it"
+
+
+def test_each_image_may_have_a_tau_of_its_own(linear):
+    means = 0.02 + torch.tensor(ERRORS)[:, None].expand(-1, 3, -1)
+    taus = torch.tensor([0.3, 0.15, 1.0], dtype=torch.float64)
+    solution, _ = climb(linear, PlantedErrors(planted(means)), taus)
+    assert levels(solution) == [[0, 1, 2, 3], [0, 2, 3, 3], [0, 0, 0, 0]]
+    segments = Segments(GRID.expand(3, -1, -1))
+    assert solution.regions == allocate(dict(zip(SPACES, planted(means))), segments, SPACES, taus)
+
+
 def test_regions_are_whole_segments_at_all_times(linear):
     metric = PlantedErrors(planted(ERRORS))
     climb(linear, metric, 0.15)

@@ -35,7 +35,7 @@ AMOUNT = 0.25
 MEAN_SLOPE = 0.282
 """Mean change of a uniform factor per unit of its normal coordinate, 1 / (2 sqrt(pi))."""
 SAMPLES, RIDGE = 8000, 1e-3
-KEPT = 0.97
+KEPT = 0.9
 """Part of its effect that a direction keeps when it is left out of the first and last slots."""
 CORRECTION = (0.5, 2.0)
 """Bounds of the correction by reading: a factor that the generator hardly shows must not get an endless direction."""

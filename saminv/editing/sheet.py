@@ -123,11 +123,11 @@ def _error_scale(errors: Sequence[np.ndarray]) -> float:
 
 
 def _titles(solution: Solution, edits: Sequence[Edit]) -> list[tuple[str, str]]:
-    tau = solution.provenance.get("tau")
+    taus = {float(tau) for tau in solution.stats.get("tau", ())} if len(solution.regions.spaces) > 1 else set()
     fixed = [
         ("input", "as given to the generator"),
         ("segments", ""),
-        ("space of each region", "" if tau is None or len(solution.regions.spaces) < 2 else f"tau = {tau:g}"),
+        ("space of each region", f"tau = {taus.pop():g}" if len(taus) == 1 else ""),
         ("reconstruction", ""),
         ("error", "mean over the channels"),
     ]

@@ -2,9 +2,10 @@
 
 No trained network is needed, so this works on any generator. All segments start in the most editable space. When an
 image has reached a plateau, the spatial perceptual error of its current reconstruction is averaged over each segment;
-segments above tau move to the next space, and the run goes on warm. Large segments in the style space wait for the next
-look while there are far worse ones in it, because these pull the styles away from what the rest needs. It ends when
-none is above tau or all of those are in the last space.
+segments above tau move to the next space, and the run goes on warm. Two kinds of segments wait for the next look
+instead: large ones in the style space while there are far worse ones in it, because these pull the styles away from
+what the rest needs; and those in later layers, or small ones, whose error falls so fast that it would be at most tau
+by then. It ends when none is above tau or all of those are in the last space.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class EscalateState(WrappedState):
         clock: Steps since the image's regions last changed `[B]`.
         lowest, waited: Plateau detection as in :class:`saminv.optim.PlateauStop`.
         looks: How often the errors of each image were looked at `[B]`.
+        previous: Mean errors at the image's last look `[B, S]`, 0 before the first one.
     """
 
     index: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -42,6 +44,7 @@ class EscalateState(WrappedState):
     lowest: Tensor = field(default_factory=lambda: torch.empty(0))
     waited: Tensor = field(default_factory=lambda: torch.empty(0))
     looks: Tensor = field(default_factory=lambda: torch.empty(0))
+    previous: Tensor = field(default_factory=lambda: torch.empty(0))
     prepared: Prepared | None = None
 
 
@@ -52,18 +55,21 @@ class Escalate(AbstractWrapper):
     Attributes:
         metric: Spatial perceptual metric of the error maps.
         segments: Segment ids `[B, H, W]`.
-        tau: Largest mean error of a segment that stays in its space.
+        tau: Largest mean error of a segment that stays in its space; one for all images or one for each `[B]`.
         patience, tolerance: A plateau is ``patience`` steps without a relative fall of the loss by ``tolerance``.
         first_share: Share of the run after which an image's first look happens even without a plateau.
         later_share: The same for its later looks, counted from the one before.
         last_share: Share of the run, at its end, in which no segment moves.
         worst_factor, least_area: Segments above this many times tau leave the style space before others above tau do
             that cover at least this share of the image.
+        patient_level: From this space on (the style space is 0), segments above tau wait while their error falls fast
+            enough. A large segment that waited in the first feature space would often pass in the end, but show little.
+        small_area: Segments that cover less than this share of the image wait likewise in all spaces.
     """
 
     metric: AbstractMetric
     segments: Tensor
-    tau: float
+    tau: float | Tensor
     patience: int = 15
     tolerance: float = 0.02
     first_share: float = 0.40
@@ -71,6 +77,8 @@ class Escalate(AbstractWrapper):
     last_share: float = 0.20
     worst_factor: float = 2.0
     least_area: float = 0.02
+    patient_level: int = 2
+    small_area: float = 0.01
 
     def init(self, problem: Problem, y0: Latents, horizon: int) -> EscalateState:
         index, sizes = dense_ids(self.segments)
@@ -86,6 +94,7 @@ class Escalate(AbstractWrapper):
             lowest=torch.full((count,), torch.inf, dtype=torch.float64, device=device),
             waited=zeros.clone(),
             looks=zeros.clone(),
+            previous=torch.zeros(sizes.shape, device=device),
             prepared=self.metric.prepare(problem.target),
         )
 
@@ -115,11 +124,14 @@ class Escalate(AbstractWrapper):
         regions = state.problem.regions
         error = self.metric.map(evaluation.image, state.prepared)
         mean = segment_mean(error, state.index, state.level.shape[1])
+        tau = torch.as_tensor(self.tau, dtype=mean.dtype, device=mean.device).reshape(-1, 1)
         last = len(regions.spaces) - 1
-        above = (mean > self.tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
-        above &= ~self._pulled(state, mean, above)
+        above = (mean > tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
+        state.settled |= due & ~above.any(dim=1)
+        above &= ~self._catching_up(state, mean, tau)
+        above &= ~self._pulled(state, mean, tau, above)
+        state.previous = torch.where(due[:, None], mean, state.previous)
         changed = above.any(dim=1)
-        state.settled |= due & ~changed
         state.looks += due
         state.clock, state.waited = state.clock.masked_fill(due, 0), state.waited.masked_fill(due, 0)
         if bool(changed.any()):
@@ -128,8 +140,18 @@ class Escalate(AbstractWrapper):
             labels = paint(state.level, state.index).long()
             self.rebase(state, state.problem.with_regions(regions.with_labels(labels)), changed)
 
-    def _pulled(self, state: EscalateState, mean: Tensor, above: Tensor) -> Tensor:
+    def _catching_up(self, state: EscalateState, mean: Tensor, tau: Tensor) -> Tensor:
+        """Segments `[B, S]` that may wait, and will be at most tau by the next look if they go on as since the last."""
+        may_wait = (state.level >= self.patient_level) | (_area(state) < self.small_area)
+        return may_wait & (mean.square() <= tau * state.previous)
+
+    def _pulled(self, state: EscalateState, mean: Tensor, tau: Tensor, above: Tensor) -> Tensor:
         """Segments `[B, S]` in the style space that may fit once far worse ones have left it."""
-        styles, area = state.level == 0, state.sizes / state.index[0].numel()
-        worst = above & styles & (mean > self.worst_factor * self.tau)
-        return styles & ~worst & (area >= self.least_area) & worst.any(dim=1, keepdim=True)
+        styles = state.level == 0
+        worst = above & styles & (mean > self.worst_factor * tau)
+        return styles & ~worst & (_area(state) >= self.least_area) & worst.any(dim=1, keepdim=True)
+
+
+def _area(state: EscalateState) -> Tensor:
+    """Share of its image that each segment covers `[B, S]`."""
+    return state.sizes / state.index[0].numel()

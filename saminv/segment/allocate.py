@@ -17,7 +17,7 @@ def allocate(
     error: Mapping[str, Tensor],
     segments: Segments,
     spaces: Sequence[str],
-    tau: float,
+    tau: float | Tensor,
     *,
     formulation: Formulation = "paper",
 ) -> Regions:
@@ -30,7 +30,7 @@ def allocate(
         error: Expected perceptual error by space, each `[B, 1, H, W]` >= 0.
         segments: Of the same images and size.
         spaces: In the order of editability, most editable first.
-        tau: Threshold >= 0, in the units of the error maps.
+        tau: Threshold >= 0, in the units of the error maps; one for all images or one for each `[B]`.
         formulation: How the regions' masks are resized, see :func:`saminv.regions.resize_mask`.
 
     Raises:
@@ -41,12 +41,12 @@ def allocate(
         Parmar, "Spatially-Adaptive Multilayer GAN Inversion and Editing", 2022, CMU-RI-TR-22-26 (arXiv:2206.08357),
         sections 3.1 and 3.2.
     """
-    tau = check_tau(tau)
+    tau = tau if isinstance(tau, Tensor) else check_tau(tau)
     _check_maps(error, segments, spaces)
     index, sizes = dense_ids(segments.ids.to(error[spaces[0]].device))
     count = sizes.shape[1]
     means = torch.stack([segment_mean(error[space].float(), index, count) for space in spaces])
-    passes = means <= means.new_tensor(tau)
+    passes = means <= torch.as_tensor(tau).to(means).reshape(-1, 1)
     passes[-1] = True
     # argmax of a comparison returns the first place where it holds.
     choice = passes.to(torch.int8).argmax(0)
