@@ -292,8 +292,8 @@ def _start(encoder: Any, job: _Job, seed: int) -> tuple[Tensor, dict | None, Ten
             raise InputError("The solution to start from belongs to another generator; start from 'auto' instead.")
         spaces = resolve_spaces(list(encoder.latents), generator, SpaceOptions(label=job.options.label))
         base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-        distance = encoder.stats.get("domain_distance")
-        return base.styles(generator, encoder.latents[base.name]), encoder.latents, distance
+        styles, distance = base.styles(generator, encoder.latents[base.name]), encoder.stats.get("domain_distance")
+        return styles, encoder.latents, None if distance is None else distance.to(job.target)
     if isinstance(encoder, (Tensor, np.ndarray)):
         encoder, shape = torch.as_tensor(encoder), (generator.num_styles, generator.style_dim)
         if tuple(encoder.shape) not in {shape, (1, *shape), (batch, *shape)}:
@@ -327,9 +327,11 @@ def _warn_of_foreign(distance: Tensor | None, names: Sequence[str]) -> None:
 
 def _taus(job: _Job, distance: Tensor | None) -> Tensor:
     """The threshold of each picture `[B]`."""
-    if job.tau is not None or distance is None:
-        return job.target.new_full((len(job.names),), DEFAULT_TAU if job.tau is None else job.tau, dtype=torch.float64)
-    return torch.where(distance > FAR_FROM_DOMAIN, FAR_TAU, DEFAULT_TAU).double()
+    usual = DEFAULT_TAU if job.tau is None else job.tau
+    taus = torch.full((len(job.names),), usual, dtype=torch.float64, device=job.target.device)
+    if job.tau is None and distance is not None:
+        taus[distance > FAR_FROM_DOMAIN] = FAR_TAU
+    return taus
 
 
 def _segments(segmenter: Any, job: _Job) -> Segments:

@@ -14,9 +14,11 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import CheckpointError, GivenInvertibility, GivenRegions, Regions, Solution, Status
+from saminv._api import DEFAULT_TAU, FAR_TAU
 from saminv.generators.stylegan2 import save_stylegan2
 from saminv.images import from_uint8
 from saminv.metrics.pixel import MSE
+from saminv.optim.start import SAMPLES
 from saminv.segment import Felzenszwalb, WholeImage
 
 QUICK = {"metric": "mse", "segmenter": "none", "steps": 2, "encoder": "mean", "device": "cpu"}
@@ -438,3 +440,9 @@ def test_a_picture_far_from_the_domain_is_warned_of_with_its_figure(demo, tmp_pa
     assert solution.provenance["generator"] == "demo"
     loaded = Solution.load(solution.save(tmp_path / "scene.safetensors"))
     assert loaded.generator is demo
+    with pytest.warns(UserWarning, match="far from"):
+        again = saminv.invert(tmp_path / "grain.png", ["W+"], **settings, encoder=solution[0])
+    assert again.stats["tau"].tolist() == [FAR_TAU], "a warm start knows what was found before"
+    with pytest.warns(UserWarning, match="far from"):
+        asked = saminv.invert(tmp_path / "grain.png", ["W+"], DEFAULT_TAU, **settings)
+    assert asked.stats["tau"].tolist() == [DEFAULT_TAU], "what is asked for is done"

@@ -12,7 +12,7 @@ from ..generators._base import AbstractGenerator
 from ..images import area_resize
 from ..metrics._base import AbstractMetric
 
-SAMPLES = 64
+SAMPLES = 128
 FINALISTS = 12
 THUMBNAIL = 32
 
