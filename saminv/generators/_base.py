@@ -168,7 +168,7 @@ class AbstractGenerator(nn.Module, ABC):
         return self._statistics[key]
 
     @torch.no_grad()
-    def feature_deviation(self, site: str, samples: int = 16) -> Tensor:
+    def feature_deviation(self, site: str, samples: int = 32) -> Tensor:
         """Standard deviation of each channel of a feature site `[C]` over random samples and positions."""
         if site not in self._feature_deviation:
             names = [n for n, s in self.sites.items() if s.kind == "feature" and n not in self._feature_deviation]
