@@ -35,8 +35,9 @@ AMOUNT = 0.25
 MEAN_SLOPE = 0.282
 """Mean change of a uniform factor per unit of its normal coordinate, 1 / (2 sqrt(pi))."""
 SAMPLES, RIDGE = 8000, 1e-3
-KEPT = 0.9
-"""Part of its effect that a direction keeps when it is left out of the first and last slots."""
+KEPT, KEPT_BINARY = 0.85, 0.97
+"""Part of its effect that a direction keeps when it is left out of the first and last slots. Directions of continuous
+factors are lengthened afterwards, those of binary ones are not."""
 CORRECTION = (0.5, 2.0)
 """Bounds of the correction by reading: a factor that the generator hardly shows must not get an endless direction."""
 DESCRIPTION = (
@@ -128,7 +129,7 @@ def windowed(trial: Trial, name: str, direction: Tensor) -> Tensor:
     """A direction `[D]` in the fewest neighbouring slots `[L, D]` that keep its effect."""
     slots = trial.styles.shape[1]
     whole = direction.expand(slots, -1)
-    least = KEPT * trial.effect(name, whole)
+    least = (KEPT_BINARY if name in BINARY_FACTORS else KEPT) * trial.effect(name, whole)
 
     def part(start: int, end: int) -> Tensor:
         inside = torch.zeros(slots, 1)
