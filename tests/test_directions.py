@@ -14,7 +14,7 @@ from saminv.demo import FACTORS, factors_from_z
 from saminv.demo.codes import EDGE, code_of_factors
 from saminv.demo.generator import load_demo_generator
 from saminv.demo.scenes import CONTINUOUS_FACTORS, FACTOR_INDEX, sample_factors
-from saminv.demo.train_directions import AMOUNT, BUNDLED, Trial, coordinates, export, fit_directions, windowed
+from saminv.demo.train_directions import AMOUNT, BUNDLED, Trial, coordinates, export, fit_directions, without_late_slots
 from saminv.editing import direction_names, resolve_direction
 from saminv.generators import StyleGAN2
 from saminv.metrics.editing import change
@@ -121,17 +121,17 @@ def test_export_writes_a_file_that_loads(tmp_path, generator: StyleGAN2, monkeyp
     assert all(torch.isfinite(array).all() and array.shape == shape for array in arrays.values())
     assert card.figures["car_x"] == 0.2
     again = fit_directions(generator)
-    lengthened = arrays["car_x"][2:6] / again.directions[FACTOR_INDEX["car_x"]]
+    lengthened = arrays["car_x"][:6] / again.directions[FACTOR_INDEX["car_x"]]
     assert torch.allclose(lengthened, torch.full_like(lengthened, AMOUNT / 0.2), rtol=1e-3)
 
 
-def test_a_direction_keeps_the_slots_that_carry_it(
+def test_a_direction_ends_at_the_last_slot_that_carries_it(
     generator: StyleGAN2, network: VisionNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = Trial.of(generator, network, scenes=1)
     monkeypatch.setattr(Trial, "effect", effect_of_slots)
-    found = windowed(trial, "car_x", torch.ones(generator.style_dim))
-    assert found.any(dim=1).nonzero().flatten().tolist() == [2, 3, 4, 5]
+    found = without_late_slots(trial, "car_x", torch.ones(generator.style_dim))
+    assert found.any(dim=1).nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_measured_effects_are_zero_without_directions(generator: StyleGAN2, network: VisionNet) -> None:

@@ -2,9 +2,9 @@
 
 A factor's coordinate (the inverse normal distribution function of a uniform factor, -1 or 1 for a binary one) is nearly
 linear in w, so ridge regression gives its gradient. Of all changes of w that move one coordinate and leave the
-predictions of the others alone, the most likely one under the covariance of w is taken. It is kept for those slots
-only that the factor needs: later ones would recolour what an edit has no business with. Its length is then corrected so
-that strength 1 moves the factor, as the vision network reads it off the pictures, by a stated amount.
+predictions of the others alone, the most likely one under the covariance of w is taken. It ends at the last slot that
+the factor needs: later ones would recolour what an edit has no business with. Its length is then corrected so that
+strength 1 moves the factor, as the vision network reads it off the pictures, by a stated amount.
 
 Run ``python -m saminv.demo.train_directions`` after the generator has changed; it takes a few minutes.
 """
@@ -36,13 +36,13 @@ MEAN_SLOPE = 0.282
 """Mean change of a uniform factor per unit of its normal coordinate, 1 / (2 sqrt(pi))."""
 SAMPLES, RIDGE = 8000, 1e-3
 KEPT, KEPT_BINARY = 0.85, 0.97
-"""Part of its effect that a direction keeps when it is left out of the first and last slots. Directions of continuous
-factors are lengthened afterwards, those of binary ones are not."""
+"""Part of its effect that a direction keeps when it is left out of late slots. Directions of continuous factors are
+lengthened afterwards, those of binary ones are not."""
 CORRECTION = (0.5, 2.0)
 """Bounds of the correction by reading: a factor that the generator hardly shows must not get an endless direction."""
 DESCRIPTION = (
-    "Directions in W, one array [slots, w_dim] for each factor of a scene: the same numbers in the slots that the "
-    "factor needs, 0 in the others. Strength 1 moves a continuous factor by a quarter of its range and flips a binary "
+    "Directions in W, one array [slots, w_dim] for each factor of a scene: the same numbers up to the last slot that "
+    "the factor needs, 0 after it. Strength 1 moves a continuous factor by a quarter of its range and flips a binary "
     "one, as far as the generator shows it. Figures: fit_<factor> is the R^2 of the linear prediction of its "
     "coordinate from w, <factor> the mean change read off the pictures by the vision network for strength 1 towards "
     "the middle of the range, on scenes not used to set the length."
@@ -125,20 +125,16 @@ class Trial:
         return torch.tensor([self.effect(name, row) for name, row in zip(FACTORS, directions, strict=True)])
 
 
-def windowed(trial: Trial, name: str, direction: Tensor) -> Tensor:
-    """A direction `[D]` in the fewest neighbouring slots `[L, D]` that keep its effect."""
+def without_late_slots(trial: Trial, name: str, direction: Tensor) -> Tensor:
+    """A direction `[D]` in the fewest slots `[L, D]`, counted from the first, that keep its effect."""
     slots = trial.styles.shape[1]
     whole = direction.expand(slots, -1)
     least = (KEPT_BINARY if name in BINARY_FACTORS else KEPT) * trial.effect(name, whole)
 
-    def part(start: int, end: int) -> Tensor:
-        inside = torch.zeros(slots, 1)
-        inside[start:end] = 1
-        return whole * inside
+    def first(count: int) -> Tensor:
+        return whole * (torch.arange(slots) < count)[:, None]
 
-    end = 1 + bisect_left(range(1, slots), True, key=lambda e: trial.effect(name, part(0, e)) >= least)
-    start = bisect_left(range(1, end), True, key=lambda s: trial.effect(name, part(s, end)) < least)
-    return part(start, end)
+    return first(1 + bisect_left(range(1, slots), True, key=lambda count: trial.effect(name, first(count)) >= least))
 
 
 def _read(generator: AbstractGenerator, network: VisionNet, styles: Tensor) -> Tensor:
@@ -170,7 +166,7 @@ def export(generator: AbstractGenerator, folder: str | Path | None = None) -> Ca
     network = load_vision().to(generator.device)
     fit = fit_directions(generator)
     trial = Trial.of(generator, network)
-    rows = [windowed(trial, name, row) for name, row in zip(FACTORS, fit.directions, strict=True)]
+    rows = [without_late_slots(trial, name, row) for name, row in zip(FACTORS, fit.directions, strict=True)]
     directions = calibrate(trial, torch.stack(rows))
     effects = Trial.of(generator, network, seed=4_002).effects(directions)
     figures = {name: round(float(effect), 3) for name, effect in zip(FACTORS, effects)}
