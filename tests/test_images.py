@@ -629,7 +629,11 @@ def test_pasting_back_an_unchanged_fit_restores_the_picture(
     restored = paste_back(picture, tensor, crop)
     assert torch.equal(picture, before)
     assert restored.shape == picture.shape
-    assert (restored - picture).abs().max() < 0.04
+    # Beyond the centres of the fitted picture's outermost pixels nothing is known. Pixels of the source lie up to
+    # (shrunk - 1) / 2 of their size farther out; smooth() falls by at most 1.6 across and 0.8 down in all.
+    shrunk = max(source[0] / size[0], source[1] / size[1], 1.0)
+    unknown = (1.6 / source[1] + 0.8 / source[0]) * (shrunk - 1) / 2
+    assert (restored - picture).abs().max() < 0.01 + unknown
     left, top, right, bottom = crop.box
     outside = torch.ones(source, dtype=torch.bool)
     outside[top:bottom, left:right] = False
