@@ -456,3 +456,12 @@ def test_given_regions(tmp_path):
 def test_given_regions_refuse(labels, spaces, message):
     with pytest.raises(InputError, match=message):
         GivenRegions(labels, spaces)
+
+
+@pytest.mark.parametrize(
+    ("tau", "message"), [([0.3, -0.1], "tau must be a number"), ([0.3] * 3, "3 values of tau for 2")]
+)
+def test_a_tau_for_each_image_is_checked(tau, message):
+    error = {"W+": torch.ones(2, 1, 4, 4), "F4": torch.zeros(2, 1, 4, 4)}
+    with pytest.raises(InputError, match=message):
+        allocate(error, Segments(torch.zeros(2, 4, 4, dtype=torch.int64)), ["W+", "F4"], torch.tensor(tau))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,19 +35,22 @@ def allocate(
         formulation: How the regions' masks are resized, see :func:`saminv.regions.resize_mask`.
 
     Raises:
-        InputError: If ``tau`` is negative or no number, there are no spaces, a map is missing, has another size than
-            the segments, or holds negative or non-finite values.
+        InputError: If ``tau`` is negative, no number or of another batch, there are no spaces, a map is missing, has
+            another size than the segments, or holds negative or non-finite values.
 
     Reference:
         Parmar, "Spatially-Adaptive Multilayer GAN Inversion and Editing", 2022, CMU-RI-TR-22-26 (arXiv:2206.08357),
         sections 3.1 and 3.2.
     """
-    tau = tau if isinstance(tau, Tensor) else check_tau(tau)
+    each: list[Any] = tau.tolist() if isinstance(tau, Tensor) and tau.dim() else [tau]
+    taus = torch.tensor([check_tau(one) for one in each])
     _check_maps(error, segments, spaces)
     index, sizes = dense_ids(segments.ids.to(error[spaces[0]].device))
     count = sizes.shape[1]
     means = torch.stack([segment_mean(error[space].float(), index, count) for space in spaces])
-    passes = means <= torch.as_tensor(tau).to(means).reshape(-1, 1)
+    if len(taus) not in (1, means.shape[1]):
+        raise InputError(f"There are {len(taus)} values of tau for {means.shape[1]} images; give one, or one for each.")
+    passes = means <= taus.to(means)[:, None]
     passes[-1] = True
     # argmax of a comparison returns the first place where it holds.
     choice = passes.to(torch.int8).argmax(0)
