@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 import saminv
 from saminv import Solution, SolutionError, Status
-from saminv._api import DEFAULT_TAU
+from saminv._recipe import DEFAULT_TAU
 from saminv.demo import SceneBatch, sample_scenes
 from saminv.editing.directions import BUNDLED as DIRECTIONS
 from saminv.generators import AbstractGenerator

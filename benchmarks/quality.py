@@ -15,7 +15,7 @@ from common import METHODS, SAM, SINGLE, Options, Record, Scene, figure, generat
 from common import table as markdown
 from measures import agreement, car_area, reconstruction
 
-from saminv._api import DEFAULT_TAU
+from saminv._recipe import DEFAULT_TAU
 from saminv.demo import factors_from_z, render
 from saminv.demo.train_generator import sharpness
 

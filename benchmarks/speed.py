@@ -28,6 +28,7 @@ from common import table as markdown
 
 import saminv
 from saminv import Adam, Objective, Problem
+from saminv.demo.segmenter import DemoSegmenter
 from saminv.optim import Escalate
 
 CASES: dict[str, tuple[str, ...]] = {
@@ -37,8 +38,8 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 ALL = "SAM, all spaces"
 PARTS: dict[str, tuple[Any, str]] = {
-    "start (nearest of random samples)": (saminv._api, "nearest_styles"),
-    "segments": (saminv._api, "_segments"),
+    "start (nearest of random samples)": (saminv._recipe, "nearest_styles"),
+    "segments": (DemoSegmenter, "__call__"),
     "synthesis": (Problem, "render"),
     "L2 and perceptual": (Objective, "reconstruction"),
     "regularisers": (Problem, "penalties"),

@@ -33,6 +33,10 @@ class WeightsError(SaminvError, RuntimeError):
     """Weights that are needed are not on this machine and could not be fetched."""
 
 
+class RunError(SaminvError, ValueError):
+    """The folder of a run is in use, damaged, or of other settings."""
+
+
 class OutputError(SaminvError, OSError):
     """A result cannot be written."""
 

@@ -45,7 +45,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OutputError:
         raise
     except OSError as error:
-        raise OutputError(f"Cannot write {os.fspath(path)}: {_reason(error)}.") from error
+        raise OutputError(f"Cannot write {os.fspath(path)}: {reason(error)}.") from error
     finally:
         # After os.replace the temporary name is gone already.
         with contextlib.suppress(OSError):
@@ -69,7 +69,7 @@ def ensure_folder(path: str | os.PathLike[str]) -> Path:
     except FileExistsError as error:
         raise OutputError(f"Cannot use {folder} as output folder: it is a file; choose another path.") from error
     except (OSError, ValueError) as error:
-        raise OutputError(f"Cannot use {folder} as output folder: {_reason(error)}.") from error
+        raise OutputError(f"Cannot use {folder} as output folder: {reason(error)}.") from error
     return folder
 
 
@@ -79,7 +79,7 @@ def _regular_target(path: str | os.PathLike[str]) -> Path:
         target = Path(os.path.realpath(path))
         exists, is_folder, folder_exists = os.path.lexists(target), target.is_dir(), target.parent.is_dir()
     except (OSError, ValueError) as error:
-        raise OutputError(f"Cannot write {os.fspath(path)!r}: {_reason(error)}.") from error
+        raise OutputError(f"Cannot write {os.fspath(path)!r}: {reason(error)}.") from error
     if is_folder:
         raise OutputError(f"Cannot write {os.fspath(path)!r}: it is a folder; add a file name.")
     if exists and not target.is_file():
@@ -101,7 +101,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What went wrong with a file and what to do, as a clause."""
     code = error.errno if isinstance(error, OSError) else None
     if code in _REASONS:
         return _REASONS[code]

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from . import images
-from ._api import DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, edit, invert, load_generator
+from ._api import edit, invert
 from ._errors import InputError, SaminvError, SolutionError, Status
 from ._files import ensure_folder
+from ._open import load_generator
+from ._recipe import DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU
 from ._version import __version__
 from .demo.report import SEED, run_demo
 from .editing import direction_names

@@ -221,6 +221,17 @@ class Regions:
         rows = torch.as_tensor(indices, device=self.labels.device).reshape(-1)
         return self.with_labels(self.labels[rows if rows.dtype == torch.bool else rows.long()])
 
+    def join(self, other: Regions) -> Regions:
+        """The regions of these images and then of the other ones.
+
+        Raises:
+            InputError: If they are of other spaces, of another size, or resized in another way.
+        """
+        if (self.spaces, self.formulation, self.size) != (other.spaces, other.formulation, other.size):
+            both = f"{self.spaces} {self.size} and {other.spaces} {other.size}"
+            raise InputError(f"Only regions of the same spaces and size can be joined, not {both}.")
+        return self.with_labels(torch.cat([self.labels, other.labels]))
+
     def with_labels(self, labels: Tensor) -> Regions:
         """The same spaces with other labels `[B, H, W]`."""
         return replace(self, labels=labels)

@@ -197,7 +197,7 @@ class Solution:
 
     def _find_generator(self, name: str | Path | None, path: str | Path) -> Any:
         """The generator called ``name``, or the one that the file states."""
-        from ._api import load_generator
+        from ._open import load_generator
 
         if name is not None:
             return load_generator(name)

@@ -14,7 +14,7 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import CheckpointError, GivenInvertibility, GivenRegions, Regions, Solution, Status
-from saminv._api import DEFAULT_TAU, FAR_TAU
+from saminv._recipe import DEFAULT_TAU, FAR_TAU
 from saminv.generators.stylegan2 import save_stylegan2
 from saminv.images import from_uint8
 from saminv.metrics.pixel import MSE

@@ -65,8 +65,8 @@ def few_steps(monkeypatch):
 
     for owner in ("saminv", "saminv._api", "saminv.optim"):
         monkeypatch.setattr(f"{owner}.solve", short)
-    few_samples = functools.partial(saminv._api.nearest_styles, samples=12)
-    monkeypatch.setattr("saminv._api.nearest_styles", few_samples)
+    few_samples = functools.partial(saminv._recipe.nearest_styles, samples=12)
+    monkeypatch.setattr("saminv._recipe.nearest_styles", few_samples)
     for registry in (GENERATORS, METRICS, SEGMENTERS, SPACES):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 

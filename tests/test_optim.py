@@ -227,7 +227,7 @@ def test_a_space_is_idle_until_it_gets_its_first_pixel(linear):
     later = problem.with_regions(Regions.uniform(1, (8, 8), SPACES[:3], "F1"))
     assert later.idle == {"F0"}
     assert later.with_regions(problem.regions).idle == {"F0"}, "its delta may not be zero any more"
-    assert replace(problem, warm=perturbed(problem), _start=None, _idle=None).idle == frozenset()
+    assert replace(problem, warm=perturbed(problem), _start=None, _touched=None).idle == frozenset()
     parts = problem.evaluate(problem.start()).parts
     assert set(parts) == set(problem.loss(problem.start())[1])
 

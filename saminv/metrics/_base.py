@@ -40,6 +40,14 @@ class Prepared:
             indices = torch.as_tensor(indices, dtype=torch.long)
         return replace(self, tensors=tuple(t[indices] for t in self.tensors))
 
+    def join(self, other: Prepared) -> Prepared:
+        """Return these targets and then the other ones, prepared by the same metric."""
+        if (self.metric, self.size) != (other.metric, other.size):
+            both = f"{self.metric} {self.size} and {other.metric} {other.size}"
+            raise InputError(f"Only targets of one metric and one size can be joined, not {both}.")
+        pairs = zip(self.tensors, other.tensors, strict=True)
+        return replace(self, tensors=tuple(torch.cat(pair) for pair in pairs))
+
     def to(self, *args: Any, **kwargs: Any) -> Prepared:
         """Return a copy on another device or of another dtype; arguments as for ``Tensor.to``."""
         return replace(self, tensors=tuple(t.to(*args, **kwargs) for t in self.tensors))

@@ -13,7 +13,7 @@ from .._errors import InputError, Status
 from .._types import Latents, map_latents, per_image
 from .problem import Evaluation, Problem
 from .schedule import Schedule
-from .solve import AbstractSolver, SolverState
+from .solve import SHARED, AbstractSolver, SolverState
 
 
 @dataclass
@@ -22,8 +22,8 @@ class AdamState(SolverState):
 
     first: Latents = field(default_factory=dict)
     second: Latents = field(default_factory=dict)
-    scale: dict[str, dict[str, Tensor | float]] = field(default_factory=dict)
-    basis: Latents = field(default_factory=dict)
+    scale: dict[str, dict[str, Tensor | float]] = field(default_factory=dict, metadata=SHARED)
+    basis: Latents = field(default_factory=dict, metadata=SHARED)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class EscalateState(WrappedState):
         lowest, waited: Plateau detection as in :class:`saminv.optim.PlateauStop`.
         looks: How often the errors of each image were looked at `[B]`.
         previous: Mean errors at the image's last look `[B, S]`, 0 before the first one.
+        tau: Threshold of each segment `[B, S]`.
     """
 
     index: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -45,6 +46,7 @@ class EscalateState(WrappedState):
     waited: Tensor = field(default_factory=lambda: torch.empty(0))
     looks: Tensor = field(default_factory=lambda: torch.empty(0))
     previous: Tensor = field(default_factory=lambda: torch.empty(0))
+    tau: Tensor = field(default_factory=lambda: torch.empty(0))
     prepared: Prepared | None = None
 
 
@@ -55,7 +57,8 @@ class Escalate(AbstractWrapper):
     Attributes:
         metric: Spatial perceptual metric of the error maps.
         segments: Segment ids `[B, H, W]`.
-        tau: Largest mean error of a segment that stays in its space; one for all images or one for each `[B]`.
+        tau: Largest mean error of a segment that stays in its space; one for all images, one for
+            each `[B]`, or one for each segment `[B, S]`, counted as by :func:`saminv.segment.dense_ids`.
         patience, tolerance: A plateau is ``patience`` steps without a relative fall of the loss by ``tolerance``.
         first_share: Share of the run after which an image's first look happens even without a plateau.
         later_share: The same for its later looks, counted from the one before.
@@ -95,8 +98,14 @@ class Escalate(AbstractWrapper):
             waited=zeros.clone(),
             looks=zeros.clone(),
             previous=torch.zeros(sizes.shape, device=device),
+            tau=self._taus(sizes),
             prepared=self.metric.prepare(problem.target),
         )
+
+    def _taus(self, sizes: Tensor) -> Tensor:
+        """The threshold of each segment `[B, S]`."""
+        tau = torch.as_tensor(self.tau, dtype=torch.float64, device=sizes.device)
+        return (tau if tau.dim() == 2 else tau.reshape(-1, 1)).expand(sizes.shape).clone()
 
     @torch.no_grad()
     def update(self, state: EscalateState, evaluation: Evaluation) -> EscalateState:  # type: ignore[override]
@@ -124,7 +133,7 @@ class Escalate(AbstractWrapper):
         regions = state.problem.regions
         error = self.metric.map(evaluation.image, state.prepared)
         mean = segment_mean(error, state.index, state.level.shape[1])
-        tau = torch.as_tensor(self.tau, dtype=mean.dtype, device=mean.device).reshape(-1, 1)
+        tau = state.tau.to(mean.dtype)
         last = len(regions.spaces) - 1
         above = (mean > tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
         state.settled |= due & ~above.any(dim=1)

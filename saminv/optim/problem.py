@@ -64,7 +64,7 @@ class Problem:
     warm: Latents | None = None
     _prepared: tuple[Tensor, Prepared | None] | None = field(default=None, repr=False)
     _start: Latents | None = field(default=None, repr=False)
-    _idle: frozenset[str] | None = field(default=None, repr=False)
+    _touched: Tensor | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -72,7 +72,8 @@ class Problem:
             object.__setattr__(self, "_prepared", self.objective.prepare(self.target))
         if self._start is None:
             object.__setattr__(self, "_start", self._initial())
-        object.__setattr__(self, "_idle", self._unused() if self._idle is None else self._idle & self._unused())
+        touched = self._used()
+        object.__setattr__(self, "_touched", touched if self._touched is None else self._touched | touched)
 
     def __len__(self) -> int:
         return self.target.shape[0]
@@ -104,19 +105,68 @@ class Problem:
     def _initial(self) -> Latents:
         return {space.name: space.init(self.generator, self.styles, self.warm) for space in self.spaces}
 
-    def _unused(self) -> frozenset[str]:
-        """Spatial spaces without a pixel and without a warm start of their own."""
-        used = {self.regions.spaces[index] for index in self.regions.labels.unique().tolist()}
-        return frozenset(s.name for s in self.spaces if s.spatial and s.name not in used | set(self.warm or ()))
+    def _used(self) -> Tensor:
+        """`[B, K]`, True where the k-th space is not spatial, has a pixel in the image, or a warm start of its own."""
+        used = torch.zeros(len(self), len(self.spaces), dtype=torch.bool)
+        for k, space in enumerate(self.spaces):
+            if not space.spatial or space.name in (self.warm or ()):
+                used[:, k] = True
+            else:
+                place = self.regions.spaces.index(space.name)
+                used[:, k] = (self.regions.labels == place).flatten(1).any(dim=1).cpu()
+        return used
 
-    @property
+    @functools.cached_property
     def idle(self) -> frozenset[str]:
-        """Spaces that no pixel belongs to, nor ever did since the start.
+        """Spaces that no pixel of any image belongs to, nor ever did since its start.
 
         Their values are those of the start and their gradients are zero, so a step passes them by.
         """
-        assert self._idle is not None
-        return self._idle
+        assert self._touched is not None
+        return frozenset(space.name for space, used in zip(self.spaces, self._touched.any(dim=0).tolist()) if not used)
+
+    def select(self, rows: Tensor) -> Problem:
+        """The problem of the images ``rows`` `[N]`."""
+        assert self._prepared is not None and self._start is not None and self._touched is not None
+        target, features = self._prepared
+        return replace(
+            self,
+            target=self.target[rows],
+            styles=self.styles[rows],
+            regions=self.regions.select(rows),
+            warm=None if self.warm is None else map_latents(lambda tensor: tensor[rows], self.warm),
+            _prepared=(target[rows], None if features is None else features.select(rows)),
+            _start=map_latents(lambda tensor: tensor[rows], self._start),
+            _touched=self._touched[rows.cpu()],
+        )
+
+    def join(self, other: Problem) -> Problem:
+        """These images and then the other ones, which have the same generator, spaces and objective.
+
+        Raises:
+            InputError: If they have not.
+        """
+        same = self.generator is other.generator and self.objective == other.objective and self.noise == other.noise
+        if not same or self.spaces != other.spaces or (self.warm is None) != (other.warm is None):
+            raise InputError("Only problems of one generator with the same spaces and objective can share a batch.")
+        assert self._prepared is not None and other._prepared is not None
+        assert self._start is not None and other._start is not None
+        assert self._touched is not None and other._touched is not None
+        features, theirs = self._prepared[1], other._prepared[1]
+        warm = None if self.warm is None or other.warm is None else map_latents(_cat, self.warm, other.warm)
+        return replace(
+            self,
+            target=torch.cat([self.target, other.target]),
+            styles=torch.cat([self.styles, other.styles]),
+            regions=self.regions.join(other.regions),
+            warm=warm,
+            _prepared=(
+                torch.cat([self._prepared[0], other._prepared[0]]),
+                features and theirs and features.join(theirs),
+            ),
+            _start=map_latents(_cat, self._start, other._start),
+            _touched=torch.cat([self._touched, other._touched]),
+        )
 
     @property
     def prepared(self) -> tuple[Tensor, Prepared | None]:
@@ -190,3 +240,7 @@ class Problem:
         gradients = map_latents(lambda _: next(found), y)
         parts = {name: value.detach() for name, value in look.parts.items()}
         return Evaluation(look.loss.detach(), parts, gradients, look.image.detach())
+
+
+def _cat(first: Tensor, second: Tensor) -> Tensor:
+    return torch.cat([first, second])

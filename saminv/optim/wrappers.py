@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,21 @@ class WrappedState(SolverState):
     def around(cls, inner: SolverState, **more: Any) -> Self:
         """A state that shares everything with ``inner``."""
         return cls(inner.problem, inner.y, inner.step, inner.status, inner.horizon, inner=inner, **more)
+
+    def select(self, rows: Tensor) -> Self:
+        return super().select(rows)._shared()
+
+    def join(self, other: Self) -> Self:
+        return super().join(other)._shared()
+
+    def _per_image(self) -> Iterator[tuple[str, Any]]:
+        common = {item.name for item in fields(SolverState)}
+        return (pair for pair in super()._per_image() if pair[0] not in common)
+
+    def _shared(self) -> Self:
+        """With the common tensors of the state inside."""
+        inner = self.inner
+        return replace(self, problem=inner.problem, y=inner.y, step=inner.step, status=inner.status)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""Opening generators: by name, from a file, or as they are."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+
+import torch
+
+from ._errors import CheckpointError, InputError
+from .demo.generator import load_demo_generator
+from .generators import GENERATORS, AbstractGenerator
+from .generators.stylegan2 import stylegan2_from_arrays
+from .weights import read_safetensors
+
+
+def load_generator(generator: str | Path | AbstractGenerator = "demo", device: str = "cpu") -> AbstractGenerator:
+    """Open a generator.
+
+    Args:
+        generator: A registered name, a .safetensors file that saminv wrote, or a generator, which is passed through.
+        device: "cpu", "cuda", "cuda:0" or "auto".
+
+    Raises:
+        InputError: For an unknown name; the message lists the known ones.
+        CheckpointError: For a file that is damaged or holds something else.
+    """
+    if isinstance(generator, AbstractGenerator):
+        return generator
+    name = str(generator)
+    if Path(name).suffix == ".safetensors":
+        path = Path(name)
+        if not path.is_file():
+            raise CheckpointError(f"The generator file {path} does not exist.")
+        return stylegan2_from_arrays(*read_safetensors(path.read_bytes(), str(path)), str(path)).to(pick_device(device))
+    return _named_generator(name, str(pick_device(device)))
+
+
+@functools.lru_cache(maxsize=8)
+def _named_generator(name: str, device: str) -> AbstractGenerator:
+    generator = GENERATORS.get(name)().to(device)
+    generator.name = name
+    return generator
+
+
+def open_generator(generator: str | Path | AbstractGenerator, device: str) -> AbstractGenerator:
+    """The generator on the device asked for; one that was passed in stays where it is."""
+    if not isinstance(generator, AbstractGenerator):
+        return load_generator(generator, device)
+    place = generator.device if device == "auto" else pick_device(device)
+    return generator if generator.device == place else copy.deepcopy(generator).to(place)
+
+
+if "demo" not in GENERATORS:
+    GENERATORS.add("demo", load_demo_generator)
+
+
+def pick_device(name: str | torch.device) -> torch.device:
+    if str(name) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"Unknown device {name!r}; use 'auto', 'cpu' or 'cuda'.") from error
+    if device.type not in ("cpu", "cuda"):
+        # The device "meta" would even wipe out the weights of a generator that was passed in.
+        raise InputError(f"Unknown device {str(name)!r}; use 'auto', 'cpu' or 'cuda'.")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device='cuda' was asked for, but torch sees no CUDA device here; use device='cpu' or 'auto'.")
+    return device

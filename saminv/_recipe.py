@@ -1,0 +1,390 @@
+"""What the arguments of :func:`saminv.invert` say, as objects; pictures come in afterwards.
+
+A :class:`Recipe` is the same for all pictures of a run. It turns pictures into a :class:`Job`, which is a problem with
+its solver, and the solver's result into a :class:`saminv.Solution` that says where it comes from.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._errors import InputError
+from ._open import open_generator
+from ._version import __version__
+from .generators import AbstractGenerator
+from .images import Picture, fit
+from .metrics import get_metric
+from .metrics._base import AbstractMetric
+from .optim import AbstractSolver, Adam, BestSoFar, Escalate, Objective, PlateauStop, Problem
+from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
+from .optim.solve import check_steps
+from .optim.start import nearest_styles
+from .regions import Regions
+from .segment import SEGMENTERS, AbstractInvertibility, AbstractSegmenter, GivenRegions, LabelImage, Segments, allocate
+from .segment.allocate import Tau, check_tau, thresholds
+from .solution import Solution
+from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
+from .spaces._base import SpaceOptions
+
+DEFAULT_TAU = 0.3
+FAR_TAU = 0.15
+"""The default for pictures far from the domain: their W+ is too poor to give up likeness for it."""
+DEFAULT_STEPS = 300
+DEFAULT_RATE = 0.1
+DEFAULT_FEATURE_RATE = 1.0
+"""Rate of feature deltas, in units of their channels' standard deviations."""
+FAR_FROM_DOMAIN = 2.1
+"""Distance to the nearest sample, relative to that between samples, above which a picture counts as far."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to invert any picture with one generator; the attributes are the arguments of :func:`saminv.invert`.
+
+    Attributes:
+        candidates: Spaces among which segments are shared out, the most editable first.
+        weights: Of all parts of the objective.
+    """
+
+    generator: AbstractGenerator
+    spaces: tuple[AbstractSpace, ...]
+    candidates: tuple[str, ...]
+    metric: AbstractMetric
+    options: SpaceOptions
+    tau: Tau | None
+    segmenter: AbstractSegmenter
+    invertibility: Any
+    encoder: Any
+    weights: Mapping[str, float]
+    rate: float
+    rates: Mapping[str, float]
+    noise: str
+    fit_mode: str
+    steps: int
+    seed: int
+
+    @contextmanager
+    def seeded(self) -> Iterator[None]:
+        """Draw random numbers from the recipe's seed, and leave torch's own state as it was."""
+        device = self.generator.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            yield
+
+    def prepare(self, pictures: Sequence[Picture]) -> Job:
+        """The problem of some pictures, with its solver.
+
+        Raises:
+            InputError: If something that was given per picture does not fit them.
+        """
+        fitted = [fit(picture, self.generator.image_size, self.fit_mode) for picture in pictures]
+        target = torch.cat([tensor for tensor, _ in fitted]).to(self.generator.device, self.generator.dtype)
+        styles, warm, distance = _start(self, target)
+        segments = self.segmenter(target)
+        taus = _picture_taus(self.tau, distance, target)
+        each = thresholds(self.tau if isinstance(self.tau, Mapping) else taus, segments, usual=taus)
+        regions, measured = _regions(self, segments, target, each)
+        formulation = self.options.formulation
+        problem = Problem(
+            self.generator,
+            target,
+            styles,
+            self.spaces,
+            regions,
+            Objective(self.metric, self.weights, clamp=formulation == "published"),
+            noise=self.noise,
+            warm=warm,
+        )
+        _check_parts(self.weights, problem)
+        return Job(
+            self,
+            problem,
+            self.solver(segments if measured else None, each),
+            segments,
+            [picture.name for picture in pictures],
+            [crop.to_dict() for _, crop in fitted],
+            {"tau": taus} | ({} if distance is None else {"domain_distance": distance}),
+        )
+
+    def solver(self, segments: Segments | None, taus: Tensor) -> AbstractSolver:
+        """The descent, which measures invertibility on the way where there are ``segments``."""
+        usual = {"F": DEFAULT_FEATURE_RATE} if self.options.whiten_features else {}
+        solver: AbstractSolver = BestSoFar(Adam(rate=self.rate, rates={**usual, **self.rates}))
+        if segments is None:
+            return PlateauStop(solver)
+        return Escalate(solver, self.metric, segments.ids.to(self.generator.device), taus)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a solution says about how it was made, as plain JSON values."""
+        return {
+            "saminv": __version__,
+            "generator": self.generator.name,
+            "fingerprint": self.generator.fingerprint,
+            "spaces": [space.name for space in self.spaces],
+            **self.options.to_dict(),
+            "tau": dict(self.tau) if isinstance(self.tau, Mapping) else self.tau,
+            "metric": self.metric.name,
+            "steps": self.steps,
+            "seed": self.seed,
+            "noise": self.noise,
+            "weights": dict(self.weights),
+            "invertibility": _name_of(self.invertibility),
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pictures on their way through a recipe.
+
+    Attributes:
+        segments: Of the pictures.
+        names, crops: Of the pictures, one each.
+        found: Numbers that are known before the solve, each `[B]`.
+    """
+
+    recipe: Recipe
+    problem: Problem
+    solver: AbstractSolver
+    segments: Segments
+    names: list[str]
+    crops: list[dict[str, Any]]
+    found: dict[str, Tensor]
+
+    @torch.no_grad()
+    def finish(self, solution: Solution) -> Solution:
+        """Add metrics and provenance to what the solver found."""
+        recipe = self.recipe
+        stats = dict(solution.stats)
+        stats["mse"] = (solution.image - solution.target).square().mean(dim=(1, 2, 3))
+        stats["ssim"] = get_metric("ssim").compare(solution.image, solution.target)
+        stats[recipe.metric.name] = recipe.metric.compare(solution.image, solution.target)
+        stats |= self.found
+        for name in solution.regions.spaces:
+            stats[f"share/{name}"] = solution.regions.share(name)
+        provenance = {
+            **recipe.settings,
+            "spaces": list(solution.latents),
+            "names": self.names,
+            "crops": self.crops,
+            "segment_names": {str(key): value for key, value in self.segments.names.items()},
+        }
+        return replace(solution, stats=stats, provenance=provenance, segments=self.segments.ids)
+
+    def warn_of_foreign(self) -> None:
+        """Warn of pictures that look far from what the generator makes."""
+        for name, value in zip(self.names, self.found.get("domain_distance", torch.empty(0)).tolist()):
+            if value > FAR_FROM_DOMAIN:
+                warnings.warn(far_sentence(name, value), UserWarning, stacklevel=3)
+
+
+def far_sentence(name: str, distance: float) -> str:
+    """What is said of a picture that far from the domain."""
+    return (
+        f"{name} looks far from what the generator makes: its nearest sample is {distance:.1f} times as far away as "
+        f"samples are from each other (more than {FAR_FROM_DOMAIN:g} is unusual). Expect later layers to be used for "
+        "most of it, and weak edits."
+    )
+
+
+def make_recipe(
+    spaces: Sequence[str] | None = None,
+    tau: float | Mapping[str, float] | None = None,
+    *,
+    generator: str | Path | AbstractGenerator = "demo",
+    label: Tensor | int | None = None,
+    segmenter: Any = "auto",
+    invertibility: Any = "auto",
+    metric: str | AbstractMetric = "auto",
+    encoder: Any = "auto",
+    steps: int = DEFAULT_STEPS,
+    formulation: str = "paper",
+    tap_point: str = "layer",
+    skip: str = "blend",
+    weights: Mapping[str, float] | None = None,
+    rate: float = DEFAULT_RATE,
+    rates: Mapping[str, float] | None = None,
+    noise: str = "const",
+    fit_mode: str = "auto",
+    device: str = "auto",
+    seed: int = 0,
+) -> Recipe:
+    """The recipe for arguments of :func:`saminv.invert`.
+
+    Raises:
+        InputError: For anything unusable, with what is allowed.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise InputError(f"seed must be a whole number from 0 up, got {seed!r}.")
+    check_steps(steps)
+    options = SpaceOptions(formulation, tap_point, skip, formulation == "paper", label)  # type: ignore[arg-type]
+    opened = open_generator(generator, device)
+    tau = None if tau is None else check_tau(tau)
+    _check_label(label, opened)
+    named = opened.default_spaces if spaces is None else spaces
+    resolved = resolve_spaces(named, opened, options)
+    suited = _suited_metric(metric, opened)
+    return Recipe(
+        generator=opened,
+        spaces=resolved,
+        candidates=_candidates(resolved, named),
+        metric=suited.to(opened.device, opened.dtype),
+        options=options,
+        tau=tau,
+        segmenter=_segmenter(segmenter, suited),
+        invertibility=_invertibility(invertibility),
+        encoder=encoder,
+        weights=dict(PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS) | dict(weights or {}),
+        rate=rate,
+        rates=_checked_rates(rates or {}, resolved),
+        noise=noise,
+        fit_mode=fit_mode,
+        steps=steps,
+        seed=int(seed),
+    )
+
+
+def _suited_metric(metric: str | AbstractMetric, generator: AbstractGenerator) -> AbstractMetric:
+    if isinstance(metric, str):
+        suited = "demo" if generator.name == "demo" else "lpips-vgg"
+        metric = get_metric(suited if metric == "auto" else metric)
+    if not isinstance(metric, AbstractMetric):
+        raise InputError(f"metric must be a name or a metric, not {type(metric).__name__}.")
+    if metric.higher_is_better or not metric.spatial:
+        raise InputError(
+            f"metric={metric.name!r} cannot be minimised segment by segment; use 'demo', 'lpips-vgg' or 'mse'."
+        )
+    return metric
+
+
+def _check_label(label: Any, generator: AbstractGenerator) -> None:
+    """Raise unless the label is None, a class number, or one vector for all pictures."""
+    if label is None or not (generator.label_dim or isinstance(label, str)):
+        return
+    try:
+        found = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        found = torch.empty(0, 0)
+    whole = found.dim() == 0 and not found.is_floating_point() and found.dtype != torch.bool
+    if not whole and not (found.dim() == 1 and bool(torch.isfinite(found).all())):
+        raise InputError(
+            f"label must be a class number or one vector of {generator.label_dim} finite numbers for all pictures, "
+            f"got {label!r}."
+        )
+
+
+def _check_parts(weights: Mapping[str, float], problem: Problem) -> None:
+    """Raise for weights of parts that the objective does not have."""
+    known = [*PAPER_WEIGHTS, *(name for name in problem.penalties(problem.start()) if name not in PAPER_WEIGHTS)]
+    unknown = [name for name in weights if name not in known]
+    if unknown:
+        raise InputError(f"The objective has no part {', '.join(map(str, unknown))}. It has: {', '.join(known)}.")
+
+
+def _checked_rates(rates: Any, spaces: Sequence[AbstractSpace]) -> Mapping[str, float]:
+    names = [space.name for space in spaces]
+    if not isinstance(rates, Mapping) or not set(rates) <= {*names, *(name[0] for name in names)}:
+        raise InputError(f"rates must map spaces ({', '.join(names)}) or their first letters to rates, got {rates!r}.")
+    return rates
+
+
+def _candidates(spaces: Sequence[AbstractSpace], named: Sequence[str]) -> tuple[str, ...]:
+    """Spaces among which segments are shared out: the spatial ones, and the style space if it was named."""
+    styles = [space.name for space in spaces if isinstance(space, AbstractStyleSpace)]
+    spatial = [space.name for space in spaces if space.spatial]
+    return tuple([name for name in styles if name in named or not spatial] + spatial)
+
+
+def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor | None]:
+    """Start styles `[B, L, D]`, warm values of further spaces, and the distance to the nearest sample `[B]`."""
+    encoder, generator, batch = recipe.encoder, recipe.generator, len(target)
+    if isinstance(encoder, Solution):
+        if len(encoder) != batch:
+            raise InputError(f"The solution to start from has {len(encoder)} images, but there are {batch} pictures.")
+        if encoder.provenance.get("fingerprint") != generator.fingerprint:
+            raise InputError("The solution to start from belongs to another generator; start from 'auto' instead.")
+        spaces = resolve_spaces(list(encoder.latents), generator, SpaceOptions(label=recipe.options.label))
+        base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+        styles, distance = base.styles(generator, encoder.latents[base.name]), encoder.stats.get("domain_distance")
+        return styles, encoder.latents, None if distance is None else distance.to(target)
+    if isinstance(encoder, (Tensor, np.ndarray)):
+        encoder, shape = torch.as_tensor(encoder), (generator.num_styles, generator.style_dim)
+        if tuple(encoder.shape) not in {shape, (1, *shape), (batch, *shape)}:
+            raise InputError(f"Start styles must be {list(shape)} or {[batch, *shape]}, got {list(encoder.shape)}.")
+        if not bool(torch.isfinite(encoder).all()):
+            raise InputError("Start styles must be finite numbers.")
+        styles = encoder.detach().to(target).reshape(-1, *shape)
+        return styles.expand(batch, -1, -1), None, None
+    if encoder in ("mean", "none"):
+        mean = generator.statistics(recipe.options.label).mean_w.to(target)
+        return mean.expand(batch, generator.num_styles, -1), None, None
+    if encoder in ("auto", "nearest"):
+        styles, distance = nearest_styles(generator, target, recipe.metric, recipe.seed, recipe.options.label)
+        return styles, None, distance
+    raise InputError(f"encoder={encoder!r} is unknown; use 'auto', 'nearest', 'mean', styles, or a solution.")
+
+
+def _picture_taus(tau: Tau | None, distance: Tensor | None, target: Tensor) -> Tensor:
+    """The threshold of each picture `[B]`; of its classes without one of their own."""
+    named = tau.get("*") if isinstance(tau, Mapping) else tau
+    taus = torch.full(
+        (len(target),), DEFAULT_TAU if named is None else named, dtype=torch.float64, device=target.device
+    )
+    if named is None and distance is not None:
+        taus[distance > FAR_FROM_DOMAIN] = FAR_TAU
+    return taus
+
+
+def _segmenter(segmenter: Any, metric: AbstractMetric) -> AbstractSegmenter:
+    if isinstance(segmenter, AbstractSegmenter):
+        return segmenter
+    if not isinstance(segmenter, str):
+        return LabelImage(segmenter)
+    if segmenter == "auto":
+        segmenter = "demo" if metric.name == "demo" else "felzenszwalb"
+    if segmenter == "labels":
+        raise InputError("segmenter='labels' needs labels: pass the label array, or the path of a label image.")
+    if segmenter not in SEGMENTERS and Path(segmenter).suffix:
+        return LabelImage(segmenter)
+    return SEGMENTERS.get(segmenter)()
+
+
+def _invertibility(given: Any) -> Any:
+    if isinstance(given, (Regions, GivenRegions, AbstractInvertibility)):
+        return given
+    if given == "auto":
+        return "measured"
+    if isinstance(given, str) and given == "measured":
+        return given
+    raise InputError(
+        f"invertibility={given!r} is unknown; use 'measured', GivenInvertibility, GivenRegions or Regions."
+    )
+
+
+def _regions(recipe: Recipe, segments: Segments, target: Tensor, taus: Tensor) -> tuple[Regions, bool]:
+    """Regions to begin with, and whether they are to be measured on the way."""
+    given, formulation = recipe.invertibility, recipe.options.formulation
+    if isinstance(given, Regions):
+        return replace(given, formulation=formulation), False
+    if isinstance(given, GivenRegions):
+        return given(target, formulation=formulation), False
+    if isinstance(given, AbstractInvertibility):
+        return allocate(given(target), segments, recipe.candidates, taus, formulation=formulation), False
+    names = recipe.candidates
+    size = (target.shape[-2], target.shape[-1])
+    uniform = Regions.uniform(len(target), size, names, names[0], formulation=formulation, device=target.device)
+    return uniform, len(names) > 1
+
+
+def _name_of(thing: Any) -> str:
+    return thing if isinstance(thing, str) else type(thing).__name__
