@@ -1,0 +1,188 @@
+"""Pictures pass through the slots of one batch: each enters where there is room and leaves when it has ended."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .. import images
+from .._errors import ImageError
+from .._recipe import FAR_FROM_DOMAIN, Job, Recipe, far_sentence
+from ..optim.solve import Slots
+from ..solution import Solution
+from .sources import Item
+
+
+@dataclass
+class Outcome:
+    """How it went with one picture.
+
+    Attributes:
+        item: The picture.
+        sha256: Of the file, empty if it could not be read.
+        solution: Of one image; None where there is none.
+        reason: Why there is none.
+        warnings: What was noticed on the way, as sentences.
+        seconds: From its entry to its end, shared with the pictures beside it.
+    """
+
+    item: Item
+    sha256: str = ""
+    solution: Solution | None = None
+    reason: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A picture in a slot."""
+
+    outcome: Outcome
+    job: Job
+    begun: float
+
+
+def stream(
+    recipe: Recipe, items: Iterator[Item], batch: int, *, on_step: Callable[[int, int], None] | None = None
+) -> Iterator[Outcome]:
+    """Invert pictures, ``batch`` at a time, and yield each as soon as it has ended.
+
+    A picture that cannot be read is passed over, with the reason. Where memory runs out, those that are under way begin
+    anew in half as many slots.
+
+    Args:
+        recipe: How to invert.
+        items: The pictures; the next one is asked for when there is room.
+        batch: Number of slots.
+        on_step: Called after each step with the number of pictures under way and of slots.
+    """
+    return _Stream(recipe, items, batch, on_step).outcomes()
+
+
+class _Stream:
+    def __init__(self, recipe: Recipe, items: Iterator[Item], batch: int, on_step: Any) -> None:
+        self.recipe, self.items, self.room, self.on_step = recipe, items, batch, on_step
+        self.again: deque[Item] = deque()
+        self.slots: Slots | None = None
+
+    def outcomes(self) -> Iterator[Outcome]:
+        with self.recipe.seeded():
+            while True:
+                # Outside the handler: what went wrong holds on to the memory of the failed step.
+                exhausted = False
+                try:
+                    yield from self._fill()
+                    if self.slots is None:
+                        return
+                    yield from self._advance(self.slots)
+                except Exception as error:
+                    if not out_of_memory(error):
+                        raise
+                    exhausted = True
+                if exhausted:
+                    yield from self._shrink()
+
+    def _fill(self) -> Iterator[Outcome]:
+        """Let pictures enter while there is room."""
+        while (0 if self.slots is None else len(self.slots)) < self.room:
+            item = self.again.popleft() if self.again else next(self.items, None)
+            if item is None:
+                return
+            outcome = Outcome(item)
+            try:
+                picture = _load(outcome)
+            except (ImageError, OSError) as error:
+                outcome.reason = str(error)
+                yield outcome
+                continue
+            self._admit(outcome, picture)
+
+    def _admit(self, outcome: Outcome, picture: images.Picture) -> None:
+        # Should memory run out, the picture must not be lost.
+        self.again.appendleft(outcome.item)
+        begun = time.perf_counter()
+        job = self.recipe.prepare([picture])
+        distance = job.found.get("domain_distance")
+        if distance is not None and float(distance) > FAR_FROM_DOMAIN:
+            outcome.warnings.append(far_sentence(picture.name, float(distance)))
+        slots = Slots(job.solver, self.recipe.steps) if self.slots is None else self.slots
+        slots.enter(job.problem, [_Entry(outcome, job, begun)], job.solver)
+        self.slots = slots
+        self.again.popleft()
+
+    def _advance(self, slots: Slots) -> Iterator[Outcome]:
+        """Take a step, and let those that have ended go."""
+        if self.recipe.steps:
+            slots.step()
+        if self.on_step is not None:
+            self.on_step(len(slots), self.room)
+        for entry, solution in slots.leave():
+            entry.outcome.solution = entry.job.finish(solution)
+            entry.outcome.seconds = time.perf_counter() - entry.begun
+            yield entry.outcome
+        if not len(slots):
+            self.slots = None
+
+    def _shrink(self) -> Iterator[Outcome]:
+        """Begin anew with half as many slots; a picture that is too much by itself is given up."""
+        under_way = [] if self.slots is None else [entry.outcome.item for entry in self.slots.keys]
+        self.slots = None
+        self.again.extendleft(item for item in reversed(under_way) if item not in self.again)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if len(under_way) > 1 or self.room > 1:
+            self.room = max(1, min(self.room, max(len(under_way), 1)) // 2)
+            warnings.warn(f"Memory ran out; going on with {self.room} at a time.", UserWarning, stacklevel=2)
+            return
+        item = self.again.popleft()
+        yield Outcome(item, reason="memory ran out although no other picture was under way; use a smaller generator")
+
+
+def _load(outcome: Outcome) -> images.Picture:
+    """Read a picture, and note its hash and what was noticed."""
+    path = outcome.item.path
+    try:
+        outcome.sha256 = file_hash(path)
+    except OSError:
+        # The reader says more clearly what is wrong.
+        outcome.sha256 = ""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        picture = images.load(path)
+    outcome.warnings += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+    return replace(picture, name=outcome.item.name)
+
+
+def file_hash(path: Any) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the GPU or on the CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+
+def numbers(solution: Solution) -> dict[str, float | None]:
+    """All numbers of a solution of one image; None for what is not finite."""
+    found = {name: float(value[0]) for name, value in solution.stats.items()}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
