@@ -11,6 +11,9 @@ from pathlib import Path
 
 from ._errors import OutputError
 
+LITTER = ".saminv-"
+"""Beginning of the names of unfinished files."""
+
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
@@ -35,7 +38,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         OutputError: If the folder is missing or not writable, the disk is full, or ``path`` is a folder or a device.
     """
     target = _regular_target(path)
-    temporary = target.with_name(f".saminv-{secrets.token_hex(8)}{target.suffix}")
+    temporary = target.with_name(f"{LITTER}{secrets.token_hex(8)}{target.suffix}")
     try:
         # Not tempfile: its files are private to the user, and os.replace would keep them so.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -62,7 +65,7 @@ def ensure_folder(path: str | os.PathLike[str]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Permission bits do not tell about read-only or full disks: only writing does.
-        probe = folder / f".saminv-{secrets.token_hex(8)}"
+        probe = folder / f"{LITTER}{secrets.token_hex(8)}"
         with contextlib.ExitStack() as stack:
             stack.callback(probe.unlink, missing_ok=True)
             probe.write_bytes(b"\0")
@@ -71,6 +74,13 @@ def ensure_folder(path: str | os.PathLike[str]) -> Path:
     except (OSError, ValueError) as error:
         raise OutputError(f"Cannot use {folder} as output folder: {reason(error)}.") from error
     return folder
+
+
+def remove_litter(folder: Path) -> None:
+    """Remove what killed processes left of unfinished files below a folder that nobody writes into."""
+    for path in folder.rglob(f"{LITTER}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _regular_target(path: str | os.PathLike[str]) -> Path:

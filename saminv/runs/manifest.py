@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from .._errors import OutputError, RunError
-from .._files import atomic_write, ensure_folder, reason
+from .._files import atomic_write, ensure_folder, reason, remove_litter
 from .._version import __version__
 from .lock import Lock
 
@@ -63,6 +63,7 @@ class Manifest:
             _compare(path, found, header)
             if size < path.stat().st_size:
                 os.truncate(path, size)
+            remove_litter(place)
             return cls(place, found["settings"], records, lock, size)
         except BaseException:
             lock.release()
