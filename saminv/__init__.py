@@ -6,7 +6,7 @@ GPU alone.
 """
 
 from . import demo
-from ._api import edit, invert, load_generator
+from ._api import edit, invert, load_generator, sweep
 from ._errors import (
     CheckpointError,
     ImageError,
@@ -18,6 +18,7 @@ from ._errors import (
     SolutionError,
     Status,
     WeightsError,
+    WorkerError,
 )
 from ._version import __version__
 from .optim import Adam, BestSoFar, Objective, PlateauStop, Problem, solve
@@ -45,6 +46,7 @@ __all__ = [
     "SolutionError",
     "Status",
     "WeightsError",
+    "WorkerError",
     "__version__",
     "allocate",
     "demo",
@@ -52,4 +54,5 @@ __all__ = [
     "invert",
     "load_generator",
     "solve",
+    "sweep",
 ]

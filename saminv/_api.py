@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ._errors import InputError
 from ._open import load_generator
 from ._recipe import DEFAULT_RATE, DEFAULT_STEPS, make_recipe
+from ._search import TAUS, Sweep, make_target, search_job, sweep_job
 from .editing import edit_solution
 from .generators import AbstractGenerator
 from .images import load_many
@@ -17,16 +19,19 @@ from .metrics._base import AbstractMetric
 from .optim import solve
 from .regions import Regions
 from .segment import AbstractInvertibility, AbstractSegmenter, GivenRegions
+from .segment.allocate import check_tau
 from .solution import Solution
 
-__all__ = ["edit", "invert", "load_generator"]
+__all__ = ["edit", "invert", "load_generator", "sweep"]
 
 
 def invert(
     img: Any,
     spaces: Sequence[str] | None = None,
-    tau: float | None = None,
+    tau: float | Mapping[str, float] | str | None = None,
     *,
+    target_psnr: float | None = None,
+    target_lpips: float | None = None,
     generator: str | Path | AbstractGenerator = "demo",
     label: Tensor | int | None = None,
     segmenter: str | AbstractSegmenter | Any = "auto",
@@ -52,8 +57,12 @@ def invert(
         img: Path, PIL image, array or tensor, or a list of them; a batch `[B, 3, H, W]` is B pictures.
         spaces: Names such as "W+", "F4", "F6"; the generator's default where None. Segments are shared out among the
             style space (if named) and the feature spaces.
-        tau: Largest mean perceptual error of a segment that stays in a more editable space, from 0 up. None is 0.3, or
-            0.15 for a picture that is far from what the generator makes; ``stats["tau"]`` says which.
+        tau: Largest mean perceptual error of a segment that stays in a more editable space, from 0 up; or one for each
+            class by name, such as ``{"car": 0.4, "*": 0.25}``. None is 0.3, or 0.15 for a picture that is far from what
+            the generator makes; ``stats["tau"]`` says which. "auto" is the most editable allocation that reaches the
+            target.
+        target_psnr, target_lpips: What ``tau="auto"`` has to reach: PSNR in dB, or the perceptual metric, whichever it
+            is; exactly one of them.
         generator: Name, file or generator.
         label: Class number or vector of a conditional generator.
         segmenter: "auto", a registered name, a segmenter, or a label image.
@@ -86,9 +95,10 @@ def invert(
     Reference:
         Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357).
     """
+    searched = tau == "auto"
     recipe = make_recipe(
         spaces,
-        tau,
+        None if searched else tau,  # type: ignore[arg-type]
         generator=generator,
         label=label,
         segmenter=segmenter,
@@ -108,10 +118,58 @@ def invert(
         seed=seed,
     )
     pictures = load_many(img)
+    target = make_target(recipe, target_psnr, target_lpips) if searched else None
+    _check_targets(tau, target_psnr, target_lpips)
     with recipe.seeded():
         job = recipe.prepare(pictures)
         job.warn_of_foreign()
+        if target is not None:
+            return search_job(recipe, job, target, progress)
         return job.finish(solve(job.problem, job.solver, max_steps=steps, progress=progress))
+
+
+def _check_targets(tau: Any, psnr: float | None, lpips: float | None) -> None:
+    if tau != "auto" and not (psnr is None and lpips is None):
+        raise InputError(f"A target is for tau='auto'; tau is {tau!r}.")
+
+
+def sweep(
+    img: Any,
+    taus: Sequence[float] = TAUS,
+    spaces: Sequence[str] | None = None,
+    *,
+    progress: bool = False,
+    **settings: Any,
+) -> Sweep:
+    """Invert pictures at each of several thresholds, for the price of a few inversions.
+
+    Thresholds that give a picture the same allocation share one solve, and each allocation starts from the one before.
+
+    Args:
+        img: As for :func:`invert`.
+        taus: From 0 up, at least one, in any order; those of the SAM report's curves if not given.
+        spaces: As for :func:`invert`.
+        progress: Show a bar.
+        settings: As for :func:`invert`, without tau and its targets.
+
+    Returns:
+        The solutions by threshold, with :meth:`Sweep.curve`.
+
+    Raises:
+        InputError: For anything unusable, with what is allowed.
+    """
+    unwanted = {"tau", "target_psnr", "target_lpips"} & set(settings)
+    if unwanted:
+        raise InputError(f"A sweep takes taus, not {', '.join(sorted(unwanted))}.")
+    if isinstance(taus, (str, int, float)) or not taus:
+        raise InputError(f"taus must be a list of numbers, got {taus!r}.")
+    checked = sorted({check_tau(tau) for tau in taus})
+    recipe = make_recipe(spaces, **settings)
+    pictures = load_many(img)
+    with recipe.seeded():
+        job = recipe.prepare(pictures)
+        job.warn_of_foreign()
+        return sweep_job(recipe, job, checked, progress)
 
 
 def edit(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:

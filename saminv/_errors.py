@@ -37,6 +37,10 @@ class RunError(SaminvError, ValueError):
     """The folder of a run is in use, damaged, or of other settings."""
 
 
+class WorkerError(SaminvError, RuntimeError):
+    """A process of a run has failed; what is done is kept."""
+
+
 class OutputError(SaminvError, OSError):
     """A result cannot be written."""
 

@@ -161,6 +161,18 @@ class Job:
     crops: list[dict[str, Any]]
     found: dict[str, Tensor]
 
+    def select(self, rows: Tensor) -> Job:
+        """The job of the pictures ``rows`` `[N]`."""
+        numbers = rows.tolist()
+        return replace(
+            self,
+            problem=self.problem.select(rows),
+            segments=replace(self.segments, ids=self.segments.ids[rows]),
+            names=[self.names[row] for row in numbers],
+            crops=[self.crops[row] for row in numbers],
+            found={name: value[rows] for name, value in self.found.items()},
+        )
+
     @torch.no_grad()
     def finish(self, solution: Solution) -> Solution:
         """Add metrics and provenance to what the solver found."""

@@ -24,6 +24,8 @@ from ._types import Latents, flatten, map_latents, unflatten
 from .regions import Regions
 
 FORMAT = "saminv.solution.1"
+PER_IMAGE = ("crops", "names")
+"""Parts of the provenance that have an entry for each image."""
 
 
 @dataclass(eq=False)
@@ -55,6 +57,39 @@ class Solution:
     def __len__(self) -> int:
         return self.image.shape[0]
 
+    @classmethod
+    def join(cls, solutions: Sequence[Solution]) -> Solution:
+        """The images of several solutions of one generator, with the same spaces and the same numbers, in one.
+
+        Settings are those of the first one.
+
+        Raises:
+            InputError: If there are none, or they do not go together.
+        """
+        if not solutions:
+            raise InputError("There are no solutions to join.")
+        first = solutions[0]
+        for other in solutions:
+            alike = other.spaces == first.spaces and other.stats.keys() == first.stats.keys()
+            if not alike or other.provenance.get("fingerprint") != first.provenance.get("fingerprint"):
+                raise InputError("Only solutions of one generator with the same spaces and numbers can be joined.")
+        regions = first.regions
+        for other in solutions[1:]:
+            regions = regions.join(other.regions)
+        names = {key: [x for s in solutions for x in s.provenance[key]] for key in PER_IMAGE if key in first.provenance}
+        parts = [solution.segments for solution in solutions if solution.segments is not None]
+        return replace(
+            first,
+            latents=map_latents(lambda *tensors: torch.cat(tensors), *(solution.latents for solution in solutions)),
+            image=torch.cat([solution.image for solution in solutions]),
+            target=torch.cat([solution.target for solution in solutions]),
+            regions=regions,
+            status=torch.cat([solution.status for solution in solutions]),
+            stats={name: torch.cat([solution.stats[name] for solution in solutions]) for name in first.stats},
+            provenance={**first.provenance, **names},
+            segments=torch.cat(parts) if len(parts) == len(solutions) else None,
+        )
+
     def __getitem__(self, index: int | slice) -> Solution:
         """One image, or several, as a solution of their own."""
         if not isinstance(index, slice):
@@ -64,7 +99,7 @@ class Solution:
         if rows.numel() == 0:
             raise IndexError(f"{index} is out of range for a solution of {len(self)} images.")
         provenance = {**self.provenance}
-        for key in ("crops", "names"):
+        for key in PER_IMAGE:
             if key in provenance:
                 provenance[key] = [provenance[key][int(row)] for row in rows]
         return replace(
@@ -155,25 +190,7 @@ class Solution:
         Raises:
             SolutionError: If the file is missing, damaged, no solution, or of another generator.
         """
-        header, arrays = _read(Path(path))
-        try:
-            provenance = json.loads(header["provenance"])
-            order, region_spaces = json.loads(header["spaces"]), tuple(json.loads(header["region_spaces"]))
-            found = unflatten({k[8:]: v for k, v in arrays.items() if k.startswith("latents/")})
-            solution = cls(
-                latents={name: found[name] for name in order},
-                image=arrays["image"],
-                target=arrays["target"],
-                regions=Regions(arrays["regions"], region_spaces, header["formulation"]),  # type: ignore[arg-type]
-                status=arrays["status"],
-                stats={k[6:]: v for k, v in arrays.items() if k.startswith("stats/")},
-                provenance=provenance,
-                segments=arrays.get("segments"),
-            )
-            solution._check()
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise SolutionError(f"{path} is damaged: {error!r}. Restore it from a copy or invert again.") from error
-        return solution._attach(generator, path)
+        return read_solution(path)._attach(generator, path)
 
     def _check(self) -> None:
         """Raise ``ValueError`` where the parts of a file do not belong together."""
@@ -236,6 +253,32 @@ class Solution:
             segments=None if self.segments is None else self.segments.to(device),
             generator=generator,
         )
+
+
+def read_solution(path: str | Path) -> Solution:
+    """A solution from its file, without its generator: there is all but what has to be rendered.
+
+    Raises:
+        SolutionError: If the file is missing, damaged, or no solution.
+    """
+    header, arrays = _read(Path(path))
+    try:
+        order, region_spaces = json.loads(header["spaces"]), tuple(json.loads(header["region_spaces"]))
+        found = unflatten({k[8:]: v for k, v in arrays.items() if k.startswith("latents/")})
+        solution = Solution(
+            latents={name: found[name] for name in order},
+            image=arrays["image"],
+            target=arrays["target"],
+            regions=Regions(arrays["regions"], region_spaces, header["formulation"]),  # type: ignore[arg-type]
+            status=arrays["status"],
+            stats={k[6:]: v for k, v in arrays.items() if k.startswith("stats/")},
+            provenance=json.loads(header["provenance"]),
+            segments=arrays.get("segments"),
+        )
+        solution._check()
+    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise SolutionError(f"{path} is damaged: {error!r}. Restore it from a copy or invert again.") from error
+    return solution
 
 
 def _plain(thing: Any) -> Any:

@@ -171,7 +171,7 @@ def bad_inputs(folder: Path) -> dict[str, list]:
 
 @pytest.mark.parametrize("what", ["missing.png", "is a folder", "empty.png is empty", "text.png", "at least"])
 def test_bad_pictures_are_named_before_any_work(what, photo, quick, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(cli, "invert", lambda *_, **__: pytest.fail("work has begun"))
+    monkeypatch.setattr(cli.invert, "invert", lambda *_, **__: pytest.fail("work has begun"))
     [bad] = bad_inputs(tmp_path)[what]
     assert run("invert", photo, bad, *quick, "--out", tmp_path / "out") == 2
     assert what in one_line(capsys.readouterr().err)
@@ -207,7 +207,7 @@ def test_bad_options_exit_with_2_and_one_line(words, what, photo, quick, tmp_pat
 
 
 def test_unwritable_output_is_noticed_first(photo, quick, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(cli, "invert", lambda *_, **__: pytest.fail("work has begun"))
+    monkeypatch.setattr(cli.invert, "invert", lambda *_, **__: pytest.fail("work has begun"))
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert run("invert", photo, *quick, "--out", out) == 1
@@ -218,7 +218,7 @@ def test_unexpected_errors_are_one_line_unless_debugging(photo, quick, tmp_path,
     def fails(*_, **__):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(cli, "invert", fails)
+    monkeypatch.setattr(cli.invert, "invert", fails)
     assert run("invert", photo, *quick, "--out", tmp_path) == 1
     assert "RuntimeError: two lines" in one_line(capsys.readouterr().err)
     with pytest.raises(RuntimeError):
@@ -226,13 +226,13 @@ def test_unexpected_errors_are_one_line_unless_debugging(photo, quick, tmp_path,
 
 
 def test_warnings_are_one_line_each(photo, quick, tmp_path, capsys, monkeypatch) -> None:
-    solve = cli.invert
+    solve = cli.invert.invert
 
     def warns(*positional, **named):
         warnings.warn("this\nlooks odd", stacklevel=1)
         return solve(*positional, **named)
 
-    monkeypatch.setattr(cli, "invert", warns)
+    monkeypatch.setattr(cli.invert, "invert", warns)
     assert run("invert", photo, *quick, "--out", tmp_path) == 0
     assert one_line(capsys.readouterr().err) == "saminv: warning: this looks odd\n"
 
@@ -285,7 +285,7 @@ def test_ctrl_c_elsewhere_leaves_no_traceback(photo, quick, tmp_path, capsys, mo
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "invert", interrupted)
+    monkeypatch.setattr(cli.invert, "invert", interrupted)
     assert run("invert", photo, *quick, "--out", tmp_path) == 130
     assert one_line(capsys.readouterr().err) == "saminv: interrupted\n"
 
@@ -383,13 +383,13 @@ def test_info_of_a_solution_needs_no_generator(inverted, tmp_path, capsys) -> No
 
 
 def test_demo(tmp_path, capsys, monkeypatch) -> None:
-    solve, encoders = cli.invert, []
+    solve, encoders = cli.demo.invert, []
 
     def quick_start(*positional, **named):
         encoders.append("mean")
         return solve(*positional, **named, encoder="mean")
 
-    monkeypatch.setattr(cli, "invert", quick_start)
+    monkeypatch.setattr(cli.demo, "invert", quick_start)
     assert run("demo", "--out", tmp_path, "--steps", 1, "--device", "cpu") == 0
     told = capsys.readouterr()
     assert told.err == "" and all(name in told.out for name in ("SAM", "W+", "F10", "sheet.png"))

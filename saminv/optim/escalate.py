@@ -35,6 +35,8 @@ class EscalateState(WrappedState):
         looks: How often the errors of each image were looked at `[B]`.
         previous: Mean errors at the image's last look `[B, S]`, 0 before the first one.
         tau: Threshold of each segment `[B, S]`.
+        table: Mean error of each segment in each space when it was last looked at there `[B, S, L]`; infinite where it
+            never was.
     """
 
     index: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -47,6 +49,7 @@ class EscalateState(WrappedState):
     looks: Tensor = field(default_factory=lambda: torch.empty(0))
     previous: Tensor = field(default_factory=lambda: torch.empty(0))
     tau: Tensor = field(default_factory=lambda: torch.empty(0))
+    table: Tensor = field(default_factory=lambda: torch.empty(0))
     prepared: Prepared | None = None
 
 
@@ -99,6 +102,7 @@ class Escalate(AbstractWrapper):
             looks=zeros.clone(),
             previous=torch.zeros(sizes.shape, device=device),
             tau=self._taus(sizes),
+            table=torch.full((*sizes.shape, len(problem.regions.spaces)), torch.inf, device=device),
             prepared=self.metric.prepare(problem.target),
         )
 
@@ -134,6 +138,8 @@ class Escalate(AbstractWrapper):
         error = self.metric.map(evaluation.image, state.prepared)
         mean = segment_mean(error, state.index, state.level.shape[1])
         tau = state.tau.to(mean.dtype)
+        seen = state.table.scatter(2, state.level[:, :, None], mean.to(state.table.dtype)[:, :, None])
+        state.table = torch.where(due[:, None, None], seen, state.table)
         last = len(regions.spaces) - 1
         above = (mean > tau) & (state.level < last) & (state.sizes > 0) & due[:, None]
         state.settled |= due & ~above.any(dim=1)

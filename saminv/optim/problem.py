@@ -107,14 +107,22 @@ class Problem:
 
     def _used(self) -> Tensor:
         """`[B, K]`, True where the k-th space is not spatial, has a pixel in the image, or a warm start of its own."""
-        used = torch.zeros(len(self), len(self.spaces), dtype=torch.bool)
+        used = torch.ones(len(self), len(self.spaces), dtype=torch.bool)
         for k, space in enumerate(self.spaces):
-            if not space.spatial or space.name in (self.warm or ()):
-                used[:, k] = True
-            else:
+            if space.spatial:
                 place = self.regions.spaces.index(space.name)
-                used[:, k] = (self.regions.labels == place).flatten(1).any(dim=1).cpu()
+                used[:, k] = (self.regions.labels == place).flatten(1).any(dim=1).cpu() | self._warmed(space)
         return used
+
+    def _warmed(self, space: AbstractSpace) -> Tensor:
+        """`[B]`, True where the space starts elsewhere than at the base image."""
+        warmed = torch.zeros(len(self), dtype=torch.bool)
+        if self.warm is None or space.name not in self.warm:
+            return warmed
+        base = space.init(self.generator, self.styles, {})
+        for key, tensor in self.warm[space.name].items():
+            warmed |= (tensor != base[key]).flatten(1).any(dim=1).cpu()
+        return warmed
 
     @functools.cached_property
     def idle(self) -> frozenset[str]:

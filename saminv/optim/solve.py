@@ -89,10 +89,10 @@ def _join(value: Any, other: Any) -> Any:
 
 def _padded(value: Tensor, other: Tensor) -> list[Tensor]:
     """Both with as many columns: where images have different numbers of segments, the missing ones are zeros."""
-    if value.dim() != 2 or value.shape[1] == other.shape[1]:
+    if value.dim() < 2 or value.shape[1] == other.shape[1]:
         return [value, other]
-    width = max(value.shape[1], other.shape[1])
-    return [torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in (value, other)]
+    width, behind = max(value.shape[1], other.shape[1]), (0, 0) * (value.dim() - 2)
+    return [torch.nn.functional.pad(part, (*behind, 0, width - part.shape[1])) for part in (value, other)]
 
 
 State = TypeVar("State", bound=SolverState)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Union, overload
 
@@ -46,15 +47,71 @@ def allocate(
         Parmar, "Spatially-Adaptive Multilayer GAN Inversion and Editing", 2022, CMU-RI-TR-22-26 (arXiv:2206.08357),
         sections 3.1 and 3.2.
     """
-    _check_maps(error, segments, spaces)
-    index, sizes = dense_ids(segments.ids.to(error[spaces[0]].device))
-    count = sizes.shape[1]
-    means = torch.stack([segment_mean(error[space].float(), index, count) for space in spaces])
-    passes = means <= thresholds(tau, segments).to(means)
-    passes[-1] = True
-    # argmax of a comparison returns the first place where it holds.
-    choice = passes.to(torch.int8).argmax(0)
-    return Regions(paint(choice, index), tuple(spaces), formulation)
+    return SegmentErrors.of(error, segments, spaces).allocate(tau, formulation)
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentErrors:
+    """Mean error of each segment in each space, which is all that the τ rule looks at.
+
+    Attributes:
+        means: `[L, B, S]` float32 by space, image and segment, segments counted as by :func:`dense_ids`.
+        segments: Of the B images.
+        spaces: The L spaces, most editable first.
+    """
+
+    means: Tensor
+    segments: Segments
+    spaces: tuple[str, ...]
+
+    @classmethod
+    def of(cls, error: Mapping[str, Tensor], segments: Segments, spaces: Sequence[str]) -> SegmentErrors:
+        """Average error maps over segments; arguments and errors as for :func:`allocate`."""
+        _check_maps(error, segments, spaces)
+        index, sizes = dense_ids(segments.ids.to(error[spaces[0]].device))
+        means = torch.stack([segment_mean(error[space].float(), index, sizes.shape[1]) for space in spaces])
+        return cls(means, segments, tuple(spaces))
+
+    def levels(self, tau: float | Tensor | Mapping[str, float]) -> Tensor:
+        """Position in ``spaces`` of each segment `[B, S]` under a threshold as for :func:`allocate`."""
+        passes = self.means <= thresholds(tau, self.segments).to(self.means)
+        passes[-1] = True
+        # argmax of a comparison returns the first place where it holds.
+        return passes.to(torch.int8).argmax(0)
+
+    def allocate(self, tau: float | Tensor | Mapping[str, float], formulation: Formulation = "paper") -> Regions:
+        """See :func:`allocate`."""
+        return self.regions(self.levels(tau), formulation)
+
+    def regions(self, levels: Tensor, formulation: Formulation = "paper") -> Regions:
+        """The regions in which segments lie in the spaces at positions ``levels`` `[B, S]`."""
+        index = dense_ids(self.segments.ids.to(levels.device))[0]
+        return Regions(paint(levels, index), self.spaces, formulation)
+
+    def select(self, rows: Tensor) -> SegmentErrors:
+        """The errors of the images ``rows`` `[N]`."""
+        segments = replace(self.segments, ids=self.segments.ids[rows])
+        count = dense_ids(segments.ids)[1].shape[1]
+        return replace(self, means=self.means[:, rows, :count], segments=segments)
+
+    def steps(self, row: int) -> list[float]:
+        """The thresholds, falling, at which one image's allocation changes; every allocation has one.
+
+        The first is the least that leaves all segments in the most editable space that any threshold gives them.
+        """
+        here = self.select(torch.tensor([row]))
+        values = torch.unique(here.means[:-1]).flip(0).tolist()
+        found: list[float] = []
+        last = None
+        for tau in [*values, 0.0]:
+            levels = here.levels(tau)
+            if last is not None and torch.equal(levels, last):
+                # The same allocation down to here.
+                found[-1] = tau
+                continue
+            found.append(tau)
+            last = levels
+        return found
 
 
 def thresholds(tau: float | Tensor | Mapping[str, float], segments: Segments, usual: Tensor | None = None) -> Tensor:
@@ -74,7 +131,7 @@ def thresholds(tau: float | Tensor | Mapping[str, float], segments: Segments, us
         tau = torch.tensor(check_tau(tau), dtype=torch.float64)
     batch, count = len(segments.ids), dense_ids(segments.ids)[1].shape[1]
     if not bool((tau >= 0).all()):
-        raise InputError(f"tau must be >= 0 (0.1 to 0.45 are usual), not {tau.tolist()!r}.")
+        raise InputError(f"tau must be a number >= 0 (0.1 to 0.45 are usual), not {tau.tolist()!r}.")
     if tuple(tau.shape) not in {(), (1,), (batch,), (batch, count), (1, count)}:
         raise InputError(
             f"tau has shape {list(tau.shape)} for {batch} images of up to {count} segments; give one number, one for "

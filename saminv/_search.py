@@ -1,0 +1,287 @@
+"""Several thresholds for the same pictures: the curve over τ, and the τ that reaches a target.
+
+Both look at the errors of segments first. These say which allocations there are, so that masks that repeat are solved
+once; and each allocation starts from the solution of a more editable one, whose segments only have to be refined.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ._errors import InputError, Status
+from ._recipe import Job, Recipe
+from ._types import Latents
+from .optim import Escalate, solve
+from .optim.escalate import EscalateState
+from .segment import AbstractInvertibility
+from .segment.allocate import SegmentErrors
+from .solution import Solution
+
+TAUS = (*(round(0.1 + 0.025 * k, 3) for k in range(13)), 1.0)
+"""The thresholds of the SAM report's curves."""
+WARM_SHARE = 0.25
+"""Steps of a solve that starts from a neighbour, as a part of the steps of a first one."""
+SEARCH_SHARE = 2.0
+"""Steps of a search after its first solve, as a multiple of that one's."""
+LEAST_STEPS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Solutions of the same pictures over a range of thresholds.
+
+    Attributes:
+        taus: Rising.
+        solutions: One over all pictures for each of ``taus``.
+        work: Steps of single images that were taken in all.
+    """
+
+    taus: tuple[float, ...]
+    solutions: tuple[Solution, ...]
+    work: int
+
+    def curve(self) -> list[dict[str, Any]]:
+        """For each τ its "tau", and as lists over the pictures "psnr", the metric by its name, "ssim" and "shares"."""
+        rows = []
+        for tau, solution in zip(self.taus, self.solutions):
+            kept = ["psnr", "ssim", str(solution.provenance["metric"])]
+            shares = {name: solution.stats[f"share/{name}"].tolist() for name in solution.regions.spaces}
+            rows.append({"tau": tau, **{key: solution.stats[key].tolist() for key in kept}, "shares": shares})
+        return rows
+
+
+def sweep_job(recipe: Recipe, job: Job, taus: Sequence[float], progress: bool = False) -> Sweep:
+    """Solve a job at each of ``taus``."""
+    errors, work = segment_errors(recipe, job, progress)
+    levels = {tau: errors.levels(tau) for tau in sorted(taus, reverse=True)}
+    rows = range(len(job.names))
+    # The allocations of each picture in the order of falling tau, each once.
+    chains: list[list[Tensor]] = [[] for _ in rows]
+    place: dict[tuple[int, float], int] = {}
+    for tau, all_levels in levels.items():
+        for row in rows:
+            if not chains[row] or not torch.equal(chains[row][-1], all_levels[row]):
+                chains[row].append(all_levels[row])
+            place[row, tau] = len(chains[row]) - 1
+    walk = Walk(recipe, job, errors)
+    for index in tqdm(range(max(map(len, chains))), disable=not progress, unit="allocation", desc="sweep"):
+        there = [row for row in rows if index < len(chains[row])]
+        before = None if index == 0 else [walk.solved[row, index - 1] for row in there]
+        steps = recipe.steps if index == 0 else walk.warm_steps
+        walk.solve(there, index, torch.stack([chains[row][index] for row in there]), before, steps)
+    solutions = tuple(
+        _labelled(Solution.join([walk.solved[row, place[row, tau]] for row in rows]), tau) for tau in sorted(taus)
+    )
+    return Sweep(tuple(sorted(taus)), solutions, work + walk.work)
+
+
+def _labelled(solution: Solution, tau: float) -> Solution:
+    taus = torch.full_like(solution.stats["tau"], tau)
+    return replace(solution, stats={**solution.stats, "tau": taus}, provenance={**solution.provenance, "tau": tau})
+
+
+def segment_errors(recipe: Recipe, job: Job, progress: bool = False) -> tuple[SegmentErrors, int]:
+    """Mean error of each segment in each space, predicted or given as maps or measured, and the steps that it took.
+
+    Errors are measured by one inversion in which all segments climb to the last space.
+
+    Raises:
+        InputError: If the recipe has regions instead of errors.
+    """
+    given = recipe.invertibility
+    if isinstance(given, AbstractInvertibility):
+        return SegmentErrors.of(given(job.problem.target), job.segments, recipe.candidates), 0
+    if not isinstance(given, str):
+        raise InputError("Given regions are fixed, so there is no tau to choose; give errors, or leave them to saminv.")
+    if len(recipe.candidates) == 1:
+        shape = (1, *job.segments.ids.shape)
+        zeros = {recipe.candidates[0]: torch.zeros(shape[1], 1, *shape[2:], device=job.problem.target.device)}
+        return SegmentErrors.of(zeros, job.segments, recipe.candidates), 0
+    found: list[Tensor] = []
+
+    def watch(step: int, state: Any, evaluation: Any) -> None:
+        assert isinstance(state, EscalateState)
+        found[:] = [state.table, state.level]
+
+    solver = recipe.solver(job.segments, torch.zeros(len(job.names), dtype=torch.float64))
+    assert isinstance(solver, Escalate)
+    solution = solve(job.problem, solver, max_steps=max(recipe.steps, 1), callback=watch, progress=progress)
+    _raise_if_interrupted(solution)
+    errors = SegmentErrors(found[0].permute(2, 0, 1).contiguous(), job.segments, recipe.candidates)
+    return errors, int(solution.stats["steps"].sum())
+
+
+def _raise_if_interrupted(solution: Solution) -> None:
+    if Status.INTERRUPTED in solution.statuses:
+        raise KeyboardInterrupt
+
+
+class Walk:
+    """Solves allocations of the pictures of a job, and remembers them.
+
+    Attributes:
+        solved: Solutions of one image by its row and whatever the caller calls the allocation.
+        work: Steps of single images so far.
+    """
+
+    def __init__(self, recipe: Recipe, job: Job, errors: SegmentErrors) -> None:
+        self.recipe, self.job, self.errors = recipe, job, errors
+        self.solved: dict[tuple[int, Any], Solution] = {}
+        self.work = 0
+
+    @property
+    def warm_steps(self) -> int:
+        """Steps of a solve that starts from a neighbour."""
+        return min(self.recipe.steps, max(LEAST_STEPS, round(WARM_SHARE * self.recipe.steps)))
+
+    def solve(
+        self, rows: Sequence[int], name: Any, levels: Tensor, warm: Sequence[Solution] | None, steps: int
+    ) -> Solution:
+        """Solve one allocation ``levels`` `[N, S]` for each of the pictures ``rows``, from where ``warm`` ended."""
+        chosen = torch.tensor(rows, device=levels.device)
+        job = self.job.select(chosen)
+        regions = self.errors.select(chosen).regions(levels, self.recipe.options.formulation)
+        problem = replace(job.problem, regions=regions, _touched=None)
+        start: Latents | None = None if warm is None else Solution.join(warm).latents
+        solver = self.recipe.solver(None, torch.zeros(len(rows)))
+        solution = solve(problem, solver, start, max_steps=steps)
+        _raise_if_interrupted(solution)
+        self.work += int(solution.stats["steps"].sum())
+        solution = job.finish(solution)
+        for index, row in enumerate(rows):
+            self.solved[row, name] = solution[index]
+        return solution
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an inversion has to reach.
+
+    Attributes:
+        stat: Name of the number in a solution's stats.
+        value: To reach.
+        rising: Whether larger values are better.
+    """
+
+    stat: str
+    value: float
+    rising: bool
+
+    def met(self, solution: Solution) -> bool:
+        """Whether a solution of one image reaches it."""
+        value = float(solution.stats[self.stat][0])
+        return value >= self.value if self.rising else value <= self.value
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        return f"{self.stat} {'>=' if self.rising else '<='} {self.value:g}"
+
+
+def make_target(recipe: Recipe, psnr: float | None, lpips: float | None) -> Target:
+    """The target that exactly one of two arguments gives.
+
+    Raises:
+        InputError: If none or both are given, or it is no number that can be reached.
+    """
+    if (psnr is None) == (lpips is None):
+        raise InputError("tau='auto' needs one target: target_psnr in dB, or target_lpips.")
+    value = psnr if lpips is None else lpips
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(f"A target must be a finite number, got {value!r}.")
+    if lpips is None:
+        return Target("psnr", float(value), True)
+    if value <= 0:
+        raise InputError(f"target_lpips must be above 0, got {value!r}.")
+    return Target(recipe.metric.name, float(value), False)
+
+
+def search_job(recipe: Recipe, job: Job, target: Target, progress: bool = False) -> Solution:
+    """The most editable allocation of each picture that reaches the target, by bisection over its allocations.
+
+    Returns:
+        One solution over all pictures. ``stats["tau"]`` is the threshold that gives the allocation,
+        ``stats["target_met"]`` is 1 where it reaches the target; where none does, the least editable one is returned.
+        ``stats["allocations"]`` says how many there are.
+    """
+    errors, _ = segment_errors(recipe, job, progress)
+    search = _Search(recipe, job, errors, target)
+    with tqdm(total=search.rounds, disable=not progress, unit="solve", desc=f"search for {target.text}") as bar:
+        while search.advance():
+            bar.update()
+    return search.result()
+
+
+class _Search:
+    """Bisection of all pictures at once.
+
+    The most editable allocation is solved first and fully; the others start from the nearest solved one on their more
+    editable side, which missed the target. So the allocation before the result is known to miss it.
+    """
+
+    def __init__(self, recipe: Recipe, job: Job, errors: SegmentErrors, target: Target) -> None:
+        self.errors, self.target, self.walk = errors, target, Walk(recipe, job, errors)
+        self.taus = [errors.steps(row) for row in range(len(job.names))]
+        longest = max(map(len, self.taus))
+        self.rounds = 1 + math.ceil(math.log2(longest)) if longest > 1 else 1
+        self.steps = min(recipe.steps, max(LEAST_STEPS, round(SEARCH_SHARE * recipe.steps / max(self.rounds - 1, 1))))
+        # The last allocation known to miss the target, and the first known to meet it.
+        self.misses = [-1] * len(self.taus)
+        self.meets: list[int | None] = [None] * len(self.taus)
+
+    def advance(self) -> bool:
+        """Solve one allocation of each picture that is not decided; returns whether there was one."""
+        tries = {row: index for row in range(len(self.taus)) if (index := self._next(row)) is not None}
+        if not tries:
+            return False
+        # All pictures begin together, so the first round is the only one without neighbours.
+        first = all(index == 0 for index in tries.values())
+        warm = None if first else [self.walk.solved[row, self.misses[row]] for row in tries]
+        rows, steps = list(tries), self.walk.recipe.steps if first else self.steps
+        taus = torch.tensor([self.taus[row][index] for row, index in tries.items()], dtype=torch.float64)
+        levels = self.errors.select(torch.tensor(rows)).levels(taus)
+        solution = self.walk.solve(rows, None, levels, warm, steps)
+        for place, (row, index) in enumerate(tries.items()):
+            self.walk.solved[row, index] = solution[place]
+            if self.target.met(solution[place]):
+                self.meets[row] = index
+            else:
+                self.misses[row] = index
+        return True
+
+    def _next(self, row: int) -> int | None:
+        low, high, count = self.misses[row], self.meets[row], len(self.taus[row])
+        if low < 0:
+            return 0 if high is None else None
+        end = count if high is None else high
+        return None if end - low <= 1 else (low + end) // 2
+
+    def result(self) -> Solution:
+        """The allocations that were found, with their numbers."""
+        found, missed = [], []
+        for row, (low, high) in enumerate(zip(self.misses, self.meets)):
+            best = low if high is None else high
+            solution = self.walk.solved[row, best]
+            numbers = {"tau": self.taus[row][best], "target_met": high is not None, "allocations": len(self.taus[row])}
+            extra = {key: torch.full_like(solution.stats["psnr"], float(value)) for key, value in numbers.items()}
+            found.append(replace(solution, stats={**solution.stats, **extra}))
+            if high is None:
+                missed.append(f"{self.walk.job.names[row]} ({float(solution.stats[self.target.stat]):.4g})")
+        if missed:
+            warnings.warn(
+                f"No allocation reaches {self.target.text} for {', '.join(missed)}: the least editable one is "
+                "returned. Allow later layers or more steps.",
+                UserWarning,
+                stacklevel=4,
+            )
+        joined = Solution.join(found)
+        wanted = {"stat": self.target.stat, "value": self.target.value}
+        return replace(joined, provenance={**joined.provenance, "tau": "auto", "target": wanted})
