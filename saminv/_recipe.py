@@ -30,13 +30,27 @@ from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
 from .optim.solve import check_steps
 from .optim.start import nearest_styles
 from .regions import Regions
-from .segment import SEGMENTERS, AbstractInvertibility, AbstractSegmenter, GivenRegions, LabelImage, Segments, allocate
+from .segment import (
+    SEGMENTERS,
+    AbstractInvertibility,
+    AbstractSegmenter,
+    GivenRegions,
+    InvertibilityConfig,
+    LabelImage,
+    PredictedInvertibility,
+    Segments,
+    allocate,
+    find_network,
+    load_invertibility,
+)
 from .segment.allocate import Tau, check_tau, thresholds
 from .solution import Solution
 from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
 from .spaces._base import SpaceOptions
 
 DEFAULT_TAU = 0.3
+PREDICTED_TAU = 0.225
+"""The default where errors are predicted, as in the SAM report: features then serve from the first step on."""
 FAR_TAU = 0.15
 """The default for pictures far from the domain: their W+ is too poor to give up likeness for it."""
 DEFAULT_STEPS = 300
@@ -91,7 +105,8 @@ class Recipe:
         target = torch.cat([tensor for tensor, _ in fitted]).to(self.generator.device, self.generator.dtype)
         styles, warm, distance = _start(self, target)
         segments = self.segmenter(target)
-        taus = _picture_taus(self.tau, distance, target)
+        usual = PREDICTED_TAU if isinstance(self.invertibility, PredictedInvertibility) else DEFAULT_TAU
+        taus = _picture_taus(self.tau, distance, target, usual)
         each = thresholds(self.tau if isinstance(self.tau, Mapping) else taus, segments, usual=taus)
         regions, measured = _regions(self, segments, target, each)
         formulation = self.options.formulation
@@ -245,16 +260,16 @@ def make_recipe(
     _check_label(label, opened)
     named = opened.default_spaces if spaces is None else spaces
     resolved = resolve_spaces(named, opened, options)
-    suited = _suited_metric(metric, opened)
+    suited, candidates = _suited_metric(metric, opened), _candidates(resolved, named)
     return Recipe(
         generator=opened,
         spaces=resolved,
-        candidates=_candidates(resolved, named),
+        candidates=candidates,
         metric=suited.to(opened.device, opened.dtype),
         options=options,
         tau=tau,
         segmenter=_segmenter(segmenter, suited),
-        invertibility=_invertibility(invertibility),
+        invertibility=_invertibility(invertibility, opened, candidates, suited),
         encoder=encoder,
         weights=dict(PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS) | dict(weights or {}),
         rate=rate,
@@ -346,7 +361,7 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
     raise InputError(f"encoder={encoder!r} is unknown; use 'auto', 'nearest', 'mean', styles, or a solution.")
 
 
-def _picture_taus(tau: Tau | None, distance: Tensor | None, target: Tensor) -> Tensor:
+def _picture_taus(tau: Tau | None, distance: Tensor | None, target: Tensor, usual: float) -> Tensor:
     """The threshold of each picture `[B]`; of its classes without one of their own."""
     named = tau.get("*") if isinstance(tau, Mapping) else tau
     taus = torch.full(
@@ -371,16 +386,44 @@ def _segmenter(segmenter: Any, metric: AbstractMetric) -> AbstractSegmenter:
     return SEGMENTERS.get(segmenter)()
 
 
-def _invertibility(given: Any) -> Any:
+def _invertibility(
+    given: Any, generator: AbstractGenerator, candidates: Sequence[str], metric: AbstractMetric
+) -> str | AbstractInvertibility | GivenRegions | Regions:
+    """What says where segments belong: "measured", or something that knows it beforehand."""
+    # The last space takes what no other one is good enough for, whatever its own error.
+    needed = candidates[:-1]
+    if isinstance(given, PredictedInvertibility):
+        given.check(generator, needed, metric.name)
+        return given
     if isinstance(given, (Regions, GivenRegions, AbstractInvertibility)):
         return given
     if given == "auto":
+        network = find_network(generator) if needed else None
+        suited = network is not None and suits(load_invertibility(network).config, needed, metric.name)
+        given = "predicted" if suited else "measured"
+    if given == "measured":
         return "measured"
-    if isinstance(given, str) and given == "measured":
-        return given
+    if given == "predicted":
+        return PredictedInvertibility.for_generator(generator, needed, metric.name)
+    if isinstance(given, (str, Path)) and Path(given).suffix == ".safetensors":
+        return PredictedInvertibility.for_generator(generator, needed, metric.name, given)
     raise InputError(
-        f"invertibility={given!r} is unknown; use 'measured', GivenInvertibility, GivenRegions or Regions."
+        f"invertibility={given!r} is unknown; use 'measured', 'predicted', the .safetensors file of a network, "
+        "GivenInvertibility, GivenRegions or Regions."
     )
+
+
+def suits(config: InvertibilityConfig, spaces: Sequence[str], metric: str) -> bool:
+    """Whether a network predicts the errors of some spaces in the values of a metric."""
+    return set(spaces) <= set(config.spaces) and config.metric in ("", metric)
+
+
+def error_maps(given: AbstractInvertibility, target: Tensor, spaces: Sequence[str]) -> dict[str, Tensor]:
+    """Error maps of the targets by space; those of the last space need not be known."""
+    maps = dict(given(target))
+    if isinstance(given, PredictedInvertibility) and spaces[-1] not in maps:
+        maps[spaces[-1]] = torch.zeros_like(target[:, :1])
+    return maps
 
 
 def _regions(recipe: Recipe, segments: Segments, target: Tensor, taus: Tensor) -> tuple[Regions, bool]:
@@ -391,7 +434,8 @@ def _regions(recipe: Recipe, segments: Segments, target: Tensor, taus: Tensor) -
     if isinstance(given, GivenRegions):
         return given(target, formulation=formulation), False
     if isinstance(given, AbstractInvertibility):
-        return allocate(given(target), segments, recipe.candidates, taus, formulation=formulation), False
+        maps = error_maps(given, target, recipe.candidates)
+        return allocate(maps, segments, recipe.candidates, taus, formulation=formulation), False
     names = recipe.candidates
     size = (target.shape[-2], target.shape[-1])
     uniform = Regions.uniform(len(target), size, names, names[0], formulation=formulation, device=target.device)
@@ -399,4 +443,6 @@ def _regions(recipe: Recipe, segments: Segments, target: Tensor, taus: Tensor) -
 
 
 def _name_of(thing: Any) -> str:
+    if isinstance(thing, PredictedInvertibility):
+        return "predicted"
     return thing if isinstance(thing, str) else type(thing).__name__

@@ -17,9 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._errors import InputError, Status
-from ._recipe import Job, Recipe
+from ._recipe import Job, Recipe, error_maps
 from ._types import Latents
-from .optim import Escalate, solve
+from .optim import Escalate, Problem, solve
+from .optim.carry import carry_over
 from .optim.escalate import EscalateState
 from .segment import AbstractInvertibility
 from .segment.allocate import SegmentErrors
@@ -27,10 +28,10 @@ from .solution import Solution
 
 TAUS = (*(round(0.1 + 0.025 * k, 3) for k in range(13)), 1.0)
 """The thresholds of the SAM report's curves."""
-WARM_SHARE = 0.25
-"""Steps of a solve that starts from a neighbour, as a part of the steps of a first one."""
+SWEEP_SHARE = 2.7
+"""Steps of a sweep after its first solves, as a multiple of theirs."""
 SEARCH_SHARE = 2.0
-"""Steps of a search after its first solve, as a multiple of that one's."""
+"""The same of a search."""
 LEAST_STEPS = 10
 
 
@@ -72,15 +73,21 @@ def sweep_job(recipe: Recipe, job: Job, taus: Sequence[float], progress: bool = 
                 chains[row].append(all_levels[row])
             place[row, tau] = len(chains[row]) - 1
     walk = Walk(recipe, job, errors)
+    warm_steps = _shared_steps(recipe.steps, SWEEP_SHARE * len(chains), sum(map(len, chains)) - len(chains))
     for index in tqdm(range(max(map(len, chains))), disable=not progress, unit="allocation", desc="sweep"):
         there = [row for row in rows if index < len(chains[row])]
         before = None if index == 0 else [walk.solved[row, index - 1] for row in there]
-        steps = recipe.steps if index == 0 else walk.warm_steps
+        steps = recipe.steps if index == 0 else warm_steps
         walk.solve(there, index, torch.stack([chains[row][index] for row in there]), before, steps)
     solutions = tuple(
         _labelled(Solution.join([walk.solved[row, place[row, tau]] for row in rows]), tau) for tau in sorted(taus)
     )
     return Sweep(tuple(sorted(taus)), solutions, work + walk.work)
+
+
+def _shared_steps(steps: int, share: float, solves: int) -> int:
+    """Steps of each of some ``solves`` that may take ``share`` times as many as a full one together."""
+    return min(steps, max(LEAST_STEPS, round(share * steps / max(solves, 1))))
 
 
 def _labelled(solution: Solution, tau: float) -> Solution:
@@ -98,7 +105,8 @@ def segment_errors(recipe: Recipe, job: Job, progress: bool = False) -> tuple[Se
     """
     given = recipe.invertibility
     if isinstance(given, AbstractInvertibility):
-        return SegmentErrors.of(given(job.problem.target), job.segments, recipe.candidates), 0
+        maps = error_maps(given, job.problem.target, recipe.candidates)
+        return SegmentErrors.of(maps, job.segments, recipe.candidates), 0
     if not isinstance(given, str):
         raise InputError("Given regions are fixed, so there is no tau to choose; give errors, or leave them to saminv.")
     if len(recipe.candidates) == 1:
@@ -137,11 +145,6 @@ class Walk:
         self.solved: dict[tuple[int, Any], Solution] = {}
         self.work = 0
 
-    @property
-    def warm_steps(self) -> int:
-        """Steps of a solve that starts from a neighbour."""
-        return min(self.recipe.steps, max(LEAST_STEPS, round(WARM_SHARE * self.recipe.steps)))
-
     def solve(
         self, rows: Sequence[int], name: Any, levels: Tensor, warm: Sequence[Solution] | None, steps: int
     ) -> Solution:
@@ -150,7 +153,7 @@ class Walk:
         job = self.job.select(chosen)
         regions = self.errors.select(chosen).regions(levels, self.recipe.options.formulation)
         problem = replace(job.problem, regions=regions, _touched=None)
-        start: Latents | None = None if warm is None else Solution.join(warm).latents
+        start = None if warm is None else self._start(problem, Solution.join(warm))
         solver = self.recipe.solver(None, torch.zeros(len(rows)))
         solution = solve(problem, solver, start, max_steps=steps)
         _raise_if_interrupted(solution)
@@ -159,6 +162,10 @@ class Walk:
         for index, row in enumerate(rows):
             self.solved[row, name] = solution[index]
         return solution
+
+    def _start(self, problem: Problem, warm: Solution) -> Latents:
+        """Latents that make of the problem's regions about what a solution made of others."""
+        return carry_over(problem.generator, problem.spaces, warm.latents, warm.regions, problem.regions, problem.noise)
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,7 @@ class _Search:
         self.taus = [errors.steps(row) for row in range(len(job.names))]
         longest = max(map(len, self.taus))
         self.rounds = 1 + math.ceil(math.log2(longest)) if longest > 1 else 1
-        self.steps = min(recipe.steps, max(LEAST_STEPS, round(SEARCH_SHARE * recipe.steps / max(self.rounds - 1, 1))))
+        self.steps = _shared_steps(recipe.steps, SEARCH_SHARE, self.rounds - 1)
         # The last allocation known to miss the target, and the first known to meet it.
         self.misses = [-1] * len(self.taus)
         self.meets: list[int | None] = [None] * len(self.taus)

@@ -1,9 +1,11 @@
 """Readers of foreign checkpoint formats: names and arrays in, a generator out. Nothing in a file is executed.
 
-What is here: one file per family of names. How to add one: a function from (arrays, configuration) to a generator.
+What is here: one file per family of names. How to add one: a function from (arrays, configuration) to a generator, or,
+for networks of higher layers (``sam_invertibility``), from a path to checked arrays.
 May import: the generators and the ground floor.
 """
 
 from .nvlabs import stylegan2_from_nvlabs
+from .sam_invertibility import read_sam_invertibility
 
-__all__ = ["stylegan2_from_nvlabs"]
+__all__ = ["read_sam_invertibility", "stylegan2_from_nvlabs"]

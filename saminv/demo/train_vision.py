@@ -28,6 +28,7 @@ from .. import weights
 from ..metrics._base import unit_length
 from ..metrics.vision import BUNDLED, FEATURE_EPS, DemoPerceptual, VisionConfig, VisionNet, save_vision
 from ..train import Trainer, TrainerConfig
+from ..train.augment import blur
 from ..weights import Card
 from .scenes import BINARY_FACTORS, FACTORS, HUE_ARC, SEGMENT_NAMES, SceneBatch
 from .strangers import add_strangers, sample_scenes
@@ -101,18 +102,6 @@ def augment(images: Tensor, source: torch.Generator) -> Tensor:
     images = images * uniform(0.92, 1.08) + uniform(-0.08, 0.08) + shade
     std = (uniform(-0.06, 0.08)).clamp_min(0)
     return (images + std * torch.randn(images.shape, generator=source)).clamp(-1, 1)
-
-
-def blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur of images `[B, 3, H, W]`, each by its own ``sigma`` `[B]` in pixels; borders are repeated."""
-    radius = int(3 * float(sigma.max()) + 1)
-    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype)
-    taps = torch.exp(-0.5 * (offsets / sigma.reshape(-1, 1)).square())
-    taps = (taps / taps.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None, None]
-    flat = F.pad(images.flatten(0, 1)[None], (radius,) * 4, mode="replicate")
-    flat = F.conv2d(flat, taps, groups=flat.shape[1])
-    flat = F.conv2d(flat, taps.transpose(2, 3), groups=flat.shape[1])
-    return flat[0].reshape(images.shape)
 
 
 class Lesson(nn.Module):

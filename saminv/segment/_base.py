@@ -131,6 +131,22 @@ def merge_small(ids: Tensor, min_pixels: int, *, connected: bool = False) -> Ten
     return torch.from_numpy(np.stack(merged)).to(ids.device)
 
 
+def clean(ids: Tensor, *, min_fraction: float, min_island: float) -> Tensor:
+    """Give specks, and then whole segments that are too small, to the neighbour that they share most border with.
+
+    Args:
+        ids: `[B, H, W]` int64.
+        min_fraction: Smallest segment as a part of the image's area.
+        min_island: Smallest connected part of a segment, likewise.
+
+    Returns:
+        `[B, H, W]` int64 with ids that were there before.
+    """
+    area = ids.shape[1] * ids.shape[2]
+    ids = merge_small(ids, round(min_island * area), connected=True)
+    return merge_small(ids, round(min_fraction * area))
+
+
 def _merge_image(ids: np.ndarray, min_pixels: int, connected: bool) -> np.ndarray:
     parts = _connected_parts(ids) if connected else ids
     _, first, index, counts = np.unique(parts, return_index=True, return_inverse=True, return_counts=True)

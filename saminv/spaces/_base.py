@@ -102,6 +102,10 @@ class AbstractSpace(ABC):
         """Unweighted regularisers by name, each `[B]`."""
         return {}
 
+    def shift(self, value: Value, difference: Tensor) -> Value:
+        """The value whose taps move the tensor at the space's site by ``difference`` more, if it has such a value."""
+        return value
+
     def step_scale(self, generator: AbstractGenerator, value: Value) -> Value:
         """Factor on the learning rate of each tensor, broadcastable to it."""
         return {}

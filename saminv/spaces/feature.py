@@ -52,6 +52,9 @@ class FeatureSpace(AbstractSpace):
     def bind(self, generator: AbstractGenerator, value: Value, mask: Tensor | None) -> list[Tap]:
         return [Add(self.site, value["delta"], mask)]
 
+    def shift(self, value: Value, difference: Tensor) -> Value:
+        return {"delta": value["delta"] + difference}
+
     def frozen_sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         skip = generator.site(self.site).skip
         return (self.site,) if skip is None or self.options.skip == "published" else (self.site, skip)

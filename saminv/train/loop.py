@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,6 +22,7 @@ from .._errors import CheckpointError
 from .._files import atomic_write
 
 Model = TypeVar("Model", bound=nn.Module)
+LOG, VALIDATION = "log.csv", "validation.csv"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class TrainerConfig:
         betas: Adam's decay rates.
         average_decay: Decay of the averaged weights per step.
         save_every: Steps between checkpoints and log rows.
+        validate_every: Steps between validations; 0 for none.
     """
 
     steps: int
@@ -44,6 +49,7 @@ class TrainerConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     average_decay: float = 0.998
     save_every: int = 500
+    validate_every: int = 0
 
     def rate(self, step: int) -> float:
         """Learning rate at a step."""
@@ -58,11 +64,18 @@ class TrainerConfig:
 class Trainer(Generic[Model]):
     """Trains one model; a killed run continues from its last checkpoint.
 
+    Ctrl-C ends a run after the step in hand, with a checkpoint; a second one ends it at once, without.
+
     Args:
         model: Module in training mode.
         config: Schedule.
-        folder: Where ``checkpoint.pt`` and ``log.csv`` live.
+        folder: Where ``checkpoint.pt``, ``log.csv`` and ``validation.csv`` live.
         extra: Further modules and optimisers to keep in the checkpoint, by name.
+
+    Attributes:
+        step: Steps taken.
+        average: The model with averaged weights.
+        best: Lowest validation loss and its step, "loss" and "step"; empty before the first validation.
     """
 
     def __init__(self, model: Model, config: TrainerConfig, folder: str | Path, **extra: nn.Module) -> None:
@@ -74,8 +87,13 @@ class Trainer(Generic[Model]):
             name: torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
             for name, module in extra.items()
         }
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
+        self.best: dict[str, float] = {}
+        self._sums: dict[str, float] = {}
         self.load()
+        # Rows of steps that a killed run took after its last checkpoint are written again when these are repeated.
+        for name in (LOG, VALIDATION):
+            keep_rows(self.folder / name, self.step)
 
     @property
     def checkpoint(self) -> Path:
@@ -86,6 +104,9 @@ class Trainer(Generic[Model]):
         """Write the checkpoint atomically."""
         state = {
             "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "sums": self._sums,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -115,30 +136,68 @@ class Trainer(Generic[Model]):
             raise CheckpointError(
                 f"{self.checkpoint} does not fit this run ({error}); remove it to start anew."
             ) from error
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state.get("seconds", 0.0)
+        self.best, self._sums = state.get("best", {}), state.get("sums", {})
 
-    def run(self, compute: Callable[[int], dict[str, Tensor]], until: int | None = None) -> None:
+    def run(
+        self,
+        compute: Callable[[int], dict[str, Tensor]],
+        until: int | None = None,
+        *,
+        validate: Callable[[Model], dict[str, float]] | None = None,
+        keep: Callable[[Model], object] | None = None,
+    ) -> None:
         """Take steps until ``until`` (all where None).
 
         ``compute(step)`` returns the losses of one step by name; the one called "loss" is minimised. It must depend on
         the step alone for its random numbers, so that a resumed run sees the same data.
+
+        ``validate(average)`` returns figures of the model with averaged weights, every ``config.validate_every`` steps
+        and at the last one; where its "loss" is lower than ever, ``keep(average)`` is called.
+
+        Raises:
+            KeyboardInterrupt: After Ctrl-C, once the checkpoint is written.
         """
-        last, started = min(until or self.config.steps, self.config.steps), time.time()
-        sums: dict[str, float] = {}
-        with tqdm(total=last, initial=self.step, unit="step", mininterval=5) as bar:
+        last = min(until or self.config.steps, self.config.steps)
+        with tqdm(total=last, initial=self.step, unit="step", mininterval=5) as bar, _noted_interrupt() as interrupted:
+            clock = time.time()
             while self.step < last:
                 losses = self._update(compute)
                 for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + float(value)
+                    self._sums[name] = self._sums.get(name, 0.0) + float(value)
                 self.step += 1
+                self.seconds, clock = self.seconds + time.time() - clock, time.time()
                 bar.update()
-                if self.step % self.config.save_every == 0 or self.step == last:
-                    count = (self.step - 1) % self.config.save_every + 1
-                    row = {name: total / count for name, total in sums.items()}
-                    bar.set_postfix({name: f"{value:.4g}" for name, value in row.items()})
-                    self._log(row, time.time() - started)
+                if validate is not None and self._due(self.config.validate_every):
+                    self._validate(validate, keep)
+                if self._due(self.config.save_every):
+                    bar.set_postfix({name: f"{value:.4g}" for name, value in self._report().items()})
                     self.save()
-                    sums = {}
+                elif self.step == last or interrupted():
+                    self.save()
+                if interrupted():
+                    raise KeyboardInterrupt
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
+
+    def _report(self) -> dict[str, float]:
+        """Write the mean losses since the last row of the log as a row."""
+        count = (self.step - 1) % self.config.save_every + 1
+        row = {name: total / count for name, total in self._sums.items()}
+        self._log(LOG, row)
+        self._sums = {}
+        return row
+
+    def _validate(self, validate: Callable[[Model], dict[str, float]], keep: Callable[[Model], object] | None) -> None:
+        with torch.no_grad():
+            row = validate(self.average)
+        # Kept before the checkpoint says so: a run killed between the two repeats the step and keeps the same again.
+        if row["loss"] < self.best.get("loss", math.inf):
+            self.best = {"loss": row["loss"], "step": self.step}
+            if keep is not None:
+                keep(self.average)
+        self._log(VALIDATION, row)
 
     def _update(self, compute: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
         rate = self.config.rate(self.step)
@@ -160,11 +219,45 @@ class Trainer(Generic[Model]):
         for kept, current in zip(self.average.buffers(), self.model.buffers()):
             kept.copy_(current)
 
-    def _log(self, row: dict[str, float], seconds: float) -> None:
-        path = self.folder / "log.csv"
+    def _log(self, name: str, row: dict[str, float]) -> None:
+        path = self.folder / name
         fresh = not path.exists()
         with path.open("a", newline="") as file:
             writer = csv.writer(file)
             if fresh:
                 writer.writerow(["step", "seconds", *row])
-            writer.writerow([self.step, f"{seconds:.1f}", *(f"{value:.6g}" for value in row.values())])
+            writer.writerow([self.step, f"{self.seconds:.1f}", *(f"{value:.6g}" for value in row.values())])
+
+
+def keep_rows(path: Path, step: int) -> None:
+    """Drop the rows of a log, if there is one, that belong to steps after ``step`` or are not whole."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    kept = [row for row in rows if len(row) == len(head) and row[0].isdigit() and int(row[0]) <= step]
+    if not kept:
+        path.unlink()
+    elif len(kept) < len(rows):
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *kept])
+
+
+@contextlib.contextmanager
+def _noted_interrupt() -> Iterator[Callable[[], bool]]:
+    """Inside, a first Ctrl-C is only noted, since it might fall into the middle of a step; a second one is raised."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    noted: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
+    finally:
+        signal.signal(signal.SIGINT, previous or signal.default_int_handler)

@@ -1,0 +1,114 @@
+"""Pictures of a training and of an evaluation; they need matplotlib, the extra ``plot``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .._errors import InputError, MissingExtraError
+from .._files import atomic_write
+from .loop import LOG, VALIDATION
+
+
+def plot_training(folder: str | Path, path: str | Path | None = None) -> Path:
+    """Draw the losses and the R² of a training from its logs; returns the picture's path.
+
+    Args:
+        folder: Of the training.
+        path: The picture, ``training.png`` in the folder if None.
+
+    Raises:
+        InputError: If the folder has no logs.
+        MissingExtraError: If matplotlib is not installed.
+        OutputError: If the picture cannot be written.
+    """
+    folder = Path(folder)
+    figure = _figure(10, 4)
+    training, validation = _columns(folder / LOG), _columns(folder / VALIDATION)
+    if not training and not validation:
+        raise InputError(f"{folder} has no {LOG} and no {VALIDATION}; train first.")
+    left, right = figure.subplots(1, 2)
+    for name, columns in (("training", training), ("validation", validation)):
+        if columns:
+            left.plot(columns["step"], columns["loss"], label=name)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    for name in [name for name in validation if name.startswith("r2_")]:
+        right.plot(validation["step"], validation[name], label=name.removeprefix("r2_"))
+    right.set(xlabel="step", ylabel="R² over the pixels held out", ylim=(-0.1, 1))
+    return _save(figure, (left, right), folder / "training.png" if path is None else path)
+
+
+def plot_evaluation(record: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the calibration curves and the table of allocations of an evaluation; returns the picture's path.
+
+    Args:
+        record: From :func:`saminv.train.evaluate_invertibility`.
+        path: The picture.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        OutputError: If the picture cannot be written.
+    """
+    figure = _figure(10, 4.5)
+    left, right = figure.subplots(1, 2)
+    highest = 0.0
+    for space in record["spaces"]:
+        curve = record["per_space"][space]["calibration"]
+        left.plot(curve["predicted"], curve["measured"], marker="o", markersize=3, label=space)
+        highest = max([highest, *curve["predicted"], *curve["measured"]])
+    left.plot([0, highest], [0, highest], color="grey", linewidth=0.8, linestyle="--", label="as predicted")
+    left.axvline(record["tau"], color="grey", linewidth=0.8, linestyle=":", label="tau")
+    left.set(xlabel="predicted error", ylabel="mean measured error")
+    _draw_table(right, record["spaces"], record["confusion"]["segments"])
+    return _save(figure, (left,), path)
+
+
+def check_plots() -> bool:
+    """Whether matplotlib is installed."""
+    try:
+        _figure(1, 1)
+    except MissingExtraError:
+        return False
+    return True
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        # The figure alone: pyplot would choose a window system, and keep every figure.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError('Plots need matplotlib: pip install "saminv[plot]".') from error
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _draw_table(axes: Any, spaces: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
+    axes.imshow(counts, cmap="Blues")
+    ticks = range(len(spaces))
+    axes.set(xticks=ticks, yticks=ticks, xticklabels=spaces, yticklabels=spaces)
+    axes.set(xlabel="by the prediction", ylabel="by measurement", title="segments allocated")
+    highest = max(map(max, counts))
+    for row in ticks:
+        for column in ticks:
+            dark = counts[row][column] > 0.6 * highest
+            axes.text(column, row, counts[row][column], ha="center", va="center", color="white" if dark else "black")
+
+
+def _columns(path: Path) -> dict[str, list[float]]:
+    """The columns of a log by name; empty where there is none."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    return {name: [float(row[k]) for row in rows if len(row) == len(head)] for k, name in enumerate(head)}
+
+
+def _save(figure: Any, axes: Sequence[Any], path: str | Path) -> Path:
+    for one in axes:
+        one.grid(alpha=0.3)
+        if one.get_legend_handles_labels()[1]:
+            one.legend()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png")
+    return Path(path)
