@@ -180,9 +180,9 @@ def kept(key: Any, make: Callable[[], Solution], options: Options) -> Solution:
 def state_of_code(inversion_only: bool = False) -> str:
     """Digest of the weights and the code that a measurement, or an inversion alone, depends on."""
     package = Path(saminv.__file__).parent
-    unused = {"train", "checkpoints"} | ({"editing"} if inversion_only else set())
+    unused = {"train", "checkpoints", "cli", "runs"} | ({"editing"} if inversion_only else set())
     files = [path for path in sorted(package.rglob("*.py")) if path.parent.name not in unused]
-    files = [path for path in files if not path.name.startswith("train_") and path.name != "cli.py"]
+    files = [path for path in files if not path.name.startswith("train_")]
     inverting = [FOLDER / "common.py", FOLDER / "formulations.py"]
     digest = hashlib.sha256(torch.__version__.encode())
     for path in files + (inverting if inversion_only else sorted(FOLDER.glob("*.py"))):

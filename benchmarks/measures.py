@@ -62,9 +62,11 @@ class EditTrial:
         styles = generator().mapping(code_of_factors(factors, generator().z_dim, scene.index))
         plain = _synthesis(styles)
         self.references: dict[str, tuple[Tensor, Tensor]] = {}
+        self.pictures: dict[str, tuple[Tensor, Tensor]] = {}
         for name, sign in self.signs.items():
             edited = _synthesis(styles + sign * resolve_direction(name, generator()))
             self.references[name] = (read_factor(plain, name), read_factor(edited, name))
+            self.pictures[name] = (plain.clamp(-1, 1), edited.clamp(-1, 1))
         self.outside = {name: self._outside(name) for name in EDITED}
 
     def _outside(self, name: str) -> Tensor:
