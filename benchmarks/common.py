@@ -151,7 +151,8 @@ def metric() -> AbstractMetric:
 
 
 def invert(scene: Scene, spaces: Sequence[str], options: Options, tau: float = DEFAULT_TAU, **choices: Any) -> Solution:
-    """Invert a scene by ``saminv.invert``, or take the inversion from the cache."""
+    """Invert a scene by ``saminv.invert``, or take the inversion from the cache; invertibility is measured."""
+    choices = {"invertibility": "measured", **choices}
     key = ["invert", scene.index, scene.strangers, list(spaces), tau, options.steps, choices]
 
     def make() -> Solution:
@@ -180,7 +181,7 @@ def kept(key: Any, make: Callable[[], Solution], options: Options) -> Solution:
 def state_of_code(inversion_only: bool = False) -> str:
     """Digest of the weights and the code that a measurement, or an inversion alone, depends on."""
     package = Path(saminv.__file__).parent
-    unused = {"train", "checkpoints", "cli", "runs"} | ({"editing"} if inversion_only else set())
+    unused = {"train", "checkpoints", "cli"} | ({"editing"} if inversion_only else set())
     files = [path for path in sorted(package.rglob("*.py")) if path.parent.name not in unused]
     files = [path for path in files if not path.name.startswith("train_")]
     inverting = [FOLDER / "common.py", FOLDER / "formulations.py"]

@@ -57,6 +57,11 @@ if "demo" not in GENERATORS:
 
 
 def pick_device(name: str | torch.device) -> torch.device:
+    """The device of a name, which is there.
+
+    Raises:
+        InputError: For an unknown name, or "cuda" where there is none.
+    """
     if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

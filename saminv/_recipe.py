@@ -364,9 +364,8 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
 def _picture_taus(tau: Tau | None, distance: Tensor | None, target: Tensor, usual: float) -> Tensor:
     """The threshold of each picture `[B]`; of its classes without one of their own."""
     named = tau.get("*") if isinstance(tau, Mapping) else tau
-    taus = torch.full(
-        (len(target),), DEFAULT_TAU if named is None else named, dtype=torch.float64, device=target.device
-    )
+    value = usual if named is None else named
+    taus = torch.full((len(target),), value, dtype=torch.float64, device=target.device)
     if named is None and distance is not None:
         taus[distance > FAR_FROM_DOMAIN] = FAR_TAU
     return taus

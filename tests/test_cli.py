@@ -20,6 +20,7 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import cli, images
+from saminv.cli.options import inversion_settings
 from saminv.demo import report
 from saminv.generators.stylegan2 import save_stylegan2
 from saminv.optim import Problem
@@ -237,6 +238,45 @@ def test_warnings_are_one_line_each(photo, quick, tmp_path, capsys, monkeypatch)
     assert one_line(capsys.readouterr().err) == "saminv: warning: this looks odd\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "tau"),
+    [
+        ([], None),
+        (["--tau", "0.3"], 0.3),
+        (["--tau=0.3"], 0.3),
+        (["--tau", "auto", "--target-psnr", "25"], "auto"),
+        (["--tau", "car=0.4", "*=0.25"], {"car": 0.4, "*": 0.25}),
+        (["--tau=car=0.4", "a=b=1e-1", "--steps", "3"], {"car": 0.4, "a=b": 0.1}),
+        (["--tau", "traffic light=1"], {"traffic light": 1.0}),
+    ],
+)
+def test_forms_of_tau(words, tau) -> None:
+    # What comes after the thresholds and is none is a picture.
+    for picture in ("a.png", "x=0.png"):
+        arguments = cli._parser().parse_args(["invert", *words, picture])
+        assert arguments.tau == tau and arguments.image == [Path(picture)]
+
+
+def test_targets_are_passed_on_only_if_given() -> None:
+    parse = cli._parser().parse_args
+    assert not {"target_psnr", "target_lpips"} & set(inversion_settings(parse(["invert", "a.png"])))
+    found = inversion_settings(parse(["invert", "a.png", "--tau", "auto", "--target-lpips", "0.2"]))
+    assert (found["tau"], found["target_lpips"]) == ("auto", 0.2) and "target_psnr" not in found
+
+
+@pytest.mark.parametrize("word", ["auto", "measured", "predicted", "trained.safetensors"])
+def test_words_of_invertibility_pass_through(word) -> None:
+    arguments = cli._parser().parse_args(["invert", "a.png", "--invertibility", word])
+    assert inversion_settings(arguments)["invertibility"] == word
+
+
+@pytest.mark.parametrize("words", [["--tau", "x"], ["--tau", "=1"], ["--tau", "a=x"], ["--tau", "a=1", "a=2"]])
+def test_what_is_no_tau(words, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["invert", "a.png", *words])
+    assert caught.value.code == 2 and "argument --tau" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["nothing"], ["invert"], ["invert", "a.png", "--steps", "many"], ["edit", "a"]])
 def test_wrong_usage_exits_with_2(words, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -244,7 +284,7 @@ def test_wrong_usage_exits_with_2(words, capsys) -> None:
     assert caught.value.code == 2 and "usage: saminv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [[], ["demo"], ["invert"], ["edit"], ["info"]])
+@pytest.mark.parametrize("words", [[], ["demo"], ["invert"], ["run"], ["summarise"], ["edit"], ["info"]])
 def test_help_states_the_exit_codes(words, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main([*words, "--help"])

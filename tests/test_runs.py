@@ -215,7 +215,7 @@ def test_a_failed_opening_leaves_the_folder_free(tmp_path):
 def test_a_run_and_what_it_leaves(tmp_path, photos, quick, generator):
     report = quick([photos], tmp_path / "out", batch=2, keep=("solution", "image", "sheet"))
     assert (report.total, report.done, report.fresh, report.failed) == (5, 5, 5, {})
-    assert len(results(tmp_path / "out")) == 15
+    assert len(results(tmp_path / "out")) == 10 and len(list((tmp_path / "out" / "sheets").iterdir())) == 5
     for record in read_manifest(tmp_path / "out")[1].values():
         solution = saminv.Solution.load(tmp_path / "out" / record["files"]["solution"], generator=generator)
         assert float(solution.stats["psnr"]) == pytest.approx(record["metrics"]["psnr"])

@@ -59,7 +59,7 @@ def test_bundled_weights_are_as_small_as_promised():
 
 
 def test_the_package_has_everything_it_needs_to_run(unpacked):
-    for name in ("saminv/py.typed", "saminv/cli.py", "saminv/weights/cards.toml"):
+    for name in ("saminv/py.typed", "saminv/cli/__init__.py", "saminv/weights/cards.toml"):
         assert (unpacked / name).is_file(), name
     (entry,) = unpacked.glob("saminv-*.dist-info/entry_points.txt")
     assert "saminv = saminv.cli:main" in entry.read_text()

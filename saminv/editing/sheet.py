@@ -185,7 +185,7 @@ def _segments(solution: Solution, index: int, picture: np.ndarray) -> Cell:
 
 def _spaces(solution: Solution, index: int, picture: np.ndarray) -> Cell:
     """The space of each region in colour, with a legend of names and shares."""
-    colours = space_colours(solution.regions.spaces, _last_layer(solution))
+    colours = space_colours(solution.regions.spaces, last_layer(solution))
     labels = enlarge_labels(solution.regions.labels[index].cpu().numpy(), picture.shape[:2])
     palette: dict[int, Colour] = {i: colours[name] for i, name in enumerate(solution.regions.spaces)}
     shares = dict(_shares(solution, index))
@@ -193,7 +193,8 @@ def _spaces(solution: Solution, index: int, picture: np.ndarray) -> Cell:
     return Cell(paint_labels(labels, palette, picture, 0.12), swatches=legend)
 
 
-def _last_layer(solution: Solution) -> int:
+def last_layer(solution: Solution) -> int:
+    """The last feature layer of a solution's generator, guessed from the image where the generator is not there."""
     sites = getattr(solution.generator, "feature_sites", ())
     layers = [int(name[1:]) for name in sites if name[1:].isdigit()]
     return max(layers, default=max(10, math.ceil(math.log2(max(solution.image.shape[-2:])) - 2) * 2))

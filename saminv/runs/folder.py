@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from .._errors import InputError, SolutionError, Status
 from .._recipe import Recipe, make_recipe
 from ..solution import Solution
-from .manifest import Manifest, Record
+from .manifest import Manifest, Record, read_manifest
 from .sources import Item, collect
 from .stream import Outcome, file_hash, numbers, stream
 from .workers import stream_in_processes
@@ -40,6 +41,8 @@ class RunReport:
         done: Of these, inverted now or before.
         failed: Of these, passed over, with the reason by name.
         fresh: Pictures that ended in this call.
+        seconds: That the inversions of this call took.
+        psnr: Median over those that are done, in dB; None where there are none.
     """
 
     folder: Path
@@ -47,6 +50,8 @@ class RunReport:
     done: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     fresh: int = 0
+    seconds: float = 0.0
+    psnr: float | None = None
 
 
 def run(
@@ -80,7 +85,8 @@ def run(
         workers: Processes, each with a batch of its own; on several GPUs they are dealt out.
         limit: Number of pictures to take.
         shuffle_seed: Take them in a random order, so that a limit gives a random part.
-        sequence: Start each picture from the solution of the one before, in natural order, one at a time.
+        sequence: Start each picture from the solution of the one before, one at a time: those of a folder in natural
+            order, files in the order in which they are named.
         retry: Try those that failed before once more.
         keep: Of "solution", "image" and "sheet".
         write: Writes something else instead: a picklable callable from name and solution to files by kind, whose paths
@@ -93,16 +99,16 @@ def run(
     Raises:
         InputError: For anything unusable.
         RunError: If the folder is in use, or holds a run with other settings.
+        WorkerError: If one of several processes failed; call again to go on.
         OutputError: If something cannot be written, for example as the disk is full; call again to go on.
     """
-    _check(batch, workers, sequence)
+    _check(batch, workers, sequence, shuffle_seed)
     folder, writer = Path(out), SolutionWriter(Path(out), tuple(keep)) if write is None else write
     settings = {"spaces": spaces, "tau": tau, **settings}
     recipe = make_recipe(**settings)
     header = {**_signature(recipe), "keep": _plain(writer), "sequence": sequence}
     with Manifest.open(folder, header) as manifest:
-        known = {record["source"]: name for name, record in manifest.records.items() if record.get("source")}
-        items = collect(images, out=folder, known=known, limit=limit, shuffle_seed=None if sequence else shuffle_seed)
+        items = _items(images, folder, manifest.records, limit, shuffle_seed)
         report = RunReport(folder, len(items))
         todo = [item for item in items if not _is_done(item, manifest, retry)]
         if sequence:
@@ -112,15 +118,47 @@ def run(
         else:
             found = stream_in_processes(settings, todo, batch, workers, writer)
         _gather(found, manifest, report, len(items) - len(todo), progress)
-        return _count(report, items, manifest)
+        return _count(report, items, manifest.records)
 
 
-def _check(batch: int, workers: int, sequence: bool) -> None:
+def progress_of(
+    images: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    limit: int | None = None,
+    shuffle_seed: int | None = None,
+) -> RunReport:
+    """How far a run over pictures is, for example after Ctrl-C; the arguments are those of :func:`run`.
+
+    Raises:
+        InputError: If there are no such pictures.
+        RunError: If the folder holds no run.
+    """
+    _, records = read_manifest(out)
+    items = _items(images, Path(out), records, limit, shuffle_seed)
+    return _count(RunReport(Path(out), len(items)), items, records)
+
+
+def _items(
+    images: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    records: Mapping[str, Record],
+    limit: int | None,
+    shuffle_seed: int | None,
+) -> list[Item]:
+    """The pictures, those that were met before under the names that they had."""
+    known = {record["source"]: name for name, record in records.items() if record.get("source")}
+    return collect(images, out=folder, known=known, limit=limit, shuffle_seed=shuffle_seed)
+
+
+def _check(batch: int, workers: int, sequence: bool, shuffle_seed: int | None) -> None:
     for name, value in (("batch", batch), ("workers", workers)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number from 1 up, got {value!r}.")
     if sequence and workers > 1:
         raise InputError("A sequence goes from each picture to the next, so it takes one worker; leave workers at 1.")
+    if sequence and shuffle_seed is not None:
+        raise InputError("A sequence is taken in order; leave out either the sequence or the seed of a random order.")
 
 
 def _is_done(item: Item, manifest: Manifest, retry: bool) -> bool:
@@ -160,6 +198,7 @@ def record_of(outcome: Outcome, writer: Writer) -> Record:
         record["files"] = writer(outcome.item.name, outcome.solution)
         record["status"] = Status(int(outcome.solution.status[0])).name.lower()
         record["metrics"] = numbers(outcome.solution)
+        record["metric"] = outcome.solution.provenance.get("metric")
     return record
 
 
@@ -190,12 +229,12 @@ def _solution_of(record: Record, manifest: Manifest, recipe: Recipe) -> Solution
 
 def _gather(found: Iterator[Record], manifest: Manifest, report: RunReport, before: int, progress: bool) -> None:
     """Write records down as they come, and show how far the run is."""
-    quality, failures = [], 0
+    quality, failures, begun = [], 0, time.perf_counter()
     bar = tqdm(total=report.total, initial=before, unit="image", disable=not progress, smoothing=0)
     with bar:
         for record in found:
             manifest.append(record)
-            report.fresh += 1
+            report.fresh, report.seconds = report.fresh + 1, time.perf_counter() - begun
             failures += record["status"] == FAILED
             quality.append(record["metrics"].get("psnr"))
             known = [value for value in quality if value is not None]
@@ -204,13 +243,19 @@ def _gather(found: Iterator[Record], manifest: Manifest, report: RunReport, befo
             bar.update()
 
 
-def _count(report: RunReport, items: Sequence[Item], manifest: Manifest) -> RunReport:
+def _count(report: RunReport, items: Sequence[Item], records: Mapping[str, Record]) -> RunReport:
+    quality = []
     for item in items:
-        record = manifest.records[item.name]
+        record = records.get(item.name)
+        if record is None:
+            continue
         if record["status"] == FAILED:
             report.failed[item.name] = record["reason"]
-        else:
-            report.done += 1
+            continue
+        report.done += 1
+        quality.append(record["metrics"].get("psnr"))
+    known = [value for value in quality if value is not None]
+    report.psnr = statistics.median(known) if known else None
     return report
 
 

@@ -100,6 +100,9 @@ class Manifest:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        if error is not None and not self.records:
+            # Nothing has come of these settings, so others may be tried in the same folder.
+            (self.folder / FILE).unlink(missing_ok=True)
         self.close()
 
 

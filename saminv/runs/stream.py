@@ -100,8 +100,8 @@ class _Stream:
             outcome = Outcome(item)
             try:
                 picture = _load(outcome)
-            except (ImageError, OSError) as error:
-                outcome.reason = str(error)
+            except (ImageError, OSError, MemoryError) as error:
+                outcome.reason = str(error) or "memory ran out while the picture was read"
                 yield outcome
                 continue
             self._admit(outcome, picture)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
-from .._errors import RunError, SaminvError
+from .._errors import SaminvError, WorkerError
 from .manifest import Record
 from .sources import Item
 from .stream import stream
@@ -34,7 +36,8 @@ def stream_in_processes(
             mine, theirs = context.Pipe()
             arguments = (theirs, _own_share(settings, rank), batch, writer, _threads(count))
             process = context.Process(target=_work, args=arguments, daemon=True)
-            process.start()
+            with _deaf_to_ctrl_c():
+                process.start()
             theirs.close()
             processes.append(process)
             lines.append(mine)
@@ -46,6 +49,20 @@ def stream_in_processes(
             process.terminate()
         for process in processes:
             process.join()
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let processes that start here ignore Ctrl-C, which reaches all of them: the first one ends the others."""
+    # Only the main thread may say so; elsewhere the others at least say little when they end.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _own_share(settings: Mapping[str, Any], rank: int) -> dict[str, Any]:
@@ -69,7 +86,7 @@ def _deal(lines: list[Connection], items: Iterator[Item]) -> Iterator[Record]:
             try:
                 kind, content = line.recv()
             except EOFError as error:
-                raise RunError(
+                raise WorkerError(
                     "A worker ended unexpectedly, perhaps for want of memory. What is done is kept: call again to go "
                     "on, with a smaller batch or fewer workers."
                 ) from error
@@ -98,7 +115,9 @@ def _work(line: Connection, settings: dict[str, Any], batch: int, writer: Any, t
         # The first process got it too, and says so.
         os._exit(1)
     except Exception as error:
-        line.send(("error", error if isinstance(error, SaminvError) else RunError(f"{type(error).__name__}: {error}")))
+        line.send(
+            ("error", error if isinstance(error, SaminvError) else WorkerError(f"{type(error).__name__}: {error}"))
+        )
 
 
 def _asked(line: Connection) -> Iterator[Item]:

@@ -186,7 +186,8 @@ def _order(space: str) -> tuple[int, str]:
 
 def _names(folder: Path) -> set[str]:
     # A file being written, or left by a killed run, starts with a dot.
-    return {path.stem for path in folder.glob("*.safetensors") if not path.name.startswith(".")}
+    found = (path for path in folder.rglob("*.safetensors") if not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix().removesuffix(".safetensors") for path in found}
 
 
 def _listed(names: Sequence[str]) -> str:
