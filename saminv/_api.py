@@ -11,7 +11,7 @@ from torch import Tensor
 from ._errors import InputError
 from ._open import load_generator
 from ._recipe import DEFAULT_RATE, DEFAULT_STEPS, make_recipe
-from ._search import TAUS, Sweep, make_target, search_job, sweep_job
+from ._search import TAUS, Sweep, search_job, sweep_job
 from .editing import edit_solution
 from .generators import AbstractGenerator
 from .images import load_many
@@ -95,10 +95,11 @@ def invert(
     Reference:
         Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357).
     """
-    searched = tau == "auto"
     recipe = make_recipe(
         spaces,
-        None if searched else tau,  # type: ignore[arg-type]
+        tau,
+        target_psnr=target_psnr,
+        target_lpips=target_lpips,
         generator=generator,
         label=label,
         segmenter=segmenter,
@@ -118,19 +119,12 @@ def invert(
         seed=seed,
     )
     pictures = load_many(img)
-    target = make_target(recipe, target_psnr, target_lpips) if searched else None
-    _check_targets(tau, target_psnr, target_lpips)
     with recipe.seeded():
         job = recipe.prepare(pictures)
         job.warn_of_foreign()
-        if target is not None:
-            return search_job(recipe, job, target, progress)
+        if recipe.target is not None:
+            return search_job(recipe, job, progress)
         return job.finish(solve(job.problem, job.solver, max_steps=steps, progress=progress))
-
-
-def _check_targets(tau: Any, psnr: float | None, lpips: float | None) -> None:
-    if tau != "auto" and not (psnr is None and lpips is None):
-        raise InputError(f"A target is for tau='auto'; tau is {tau!r}.")
 
 
 def sweep(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ._errors import InputError
 from ._open import open_generator
+from ._target import Target, make_target
 from ._version import __version__
 from .generators import AbstractGenerator
 from .images import Picture, fit
@@ -67,6 +68,7 @@ class Recipe:
 
     Attributes:
         candidates: Spaces among which segments are shared out, the most editable first.
+        target: That each picture has to reach by a τ of its own; None where ``tau`` says it.
         weights: Of all parts of the objective.
     """
 
@@ -76,6 +78,7 @@ class Recipe:
     metric: AbstractMetric
     options: SpaceOptions
     tau: Tau | None
+    target: Target | None
     segmenter: AbstractSegmenter
     invertibility: Any
     encoder: Any
@@ -148,7 +151,8 @@ class Recipe:
             "fingerprint": self.generator.fingerprint,
             "spaces": [space.name for space in self.spaces],
             **self.options.to_dict(),
-            "tau": dict(self.tau) if isinstance(self.tau, Mapping) else self.tau,
+            "tau": dict(self.tau) if isinstance(self.tau, Mapping) else self.tau if self.target is None else "auto",
+            "target": None if self.target is None else {"stat": self.target.stat, "value": self.target.value},
             "metric": self.metric.name,
             "steps": self.steps,
             "seed": self.seed,
@@ -226,8 +230,10 @@ def far_sentence(name: str, distance: float) -> str:
 
 def make_recipe(
     spaces: Sequence[str] | None = None,
-    tau: float | Mapping[str, float] | None = None,
+    tau: float | Mapping[str, float] | str | None = None,
     *,
+    target_psnr: float | None = None,
+    target_lpips: float | None = None,
     generator: str | Path | AbstractGenerator = "demo",
     label: Tensor | int | None = None,
     segmenter: Any = "auto",
@@ -256,7 +262,9 @@ def make_recipe(
     check_steps(steps)
     options = SpaceOptions(formulation, tap_point, skip, formulation == "paper", label)  # type: ignore[arg-type]
     opened = open_generator(generator, device)
-    tau = None if tau is None else check_tau(tau)
+    searched = isinstance(tau, str) and tau == "auto"
+    if not searched and not (target_psnr is None and target_lpips is None):
+        raise InputError(f"A target is for tau='auto'; tau is {tau!r}.")
     _check_label(label, opened)
     named = opened.default_spaces if spaces is None else spaces
     resolved = resolve_spaces(named, opened, options)
@@ -267,7 +275,8 @@ def make_recipe(
         candidates=candidates,
         metric=suited.to(opened.device, opened.dtype),
         options=options,
-        tau=tau,
+        tau=None if searched or tau is None else check_tau(tau),  # type: ignore[type-var]
+        target=make_target(target_psnr, target_lpips, suited.name) if searched else None,
         segmenter=_segmenter(segmenter, suited),
         invertibility=_invertibility(invertibility, opened, candidates, suited),
         encoder=encoder,

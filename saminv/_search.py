@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ._errors import InputError, Status
 from ._recipe import Job, Recipe, error_maps
+from ._target import Target
 from ._types import Latents
 from .optim import Escalate, Problem, solve
 from .optim.carry import carry_over
@@ -168,60 +169,18 @@ class Walk:
         return carry_over(problem.generator, problem.spaces, warm.latents, warm.regions, problem.regions, problem.noise)
 
 
-@dataclass(frozen=True)
-class Target:
-    """What an inversion has to reach.
-
-    Attributes:
-        stat: Name of the number in a solution's stats.
-        value: To reach.
-        rising: Whether larger values are better.
-    """
-
-    stat: str
-    value: float
-    rising: bool
-
-    def met(self, solution: Solution) -> bool:
-        """Whether a solution of one image reaches it."""
-        value = float(solution.stats[self.stat][0])
-        return value >= self.value if self.rising else value <= self.value
-
-    @property
-    def text(self) -> str:
-        """In words."""
-        return f"{self.stat} {'>=' if self.rising else '<='} {self.value:g}"
-
-
-def make_target(recipe: Recipe, psnr: float | None, lpips: float | None) -> Target:
-    """The target that exactly one of two arguments gives.
-
-    Raises:
-        InputError: If none or both are given, or it is no number that can be reached.
-    """
-    if (psnr is None) == (lpips is None):
-        raise InputError("tau='auto' needs one target: target_psnr in dB, or target_lpips.")
-    value = psnr if lpips is None else lpips
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"A target must be a finite number, got {value!r}.")
-    if lpips is None:
-        return Target("psnr", float(value), True)
-    if value <= 0:
-        raise InputError(f"target_lpips must be above 0, got {value!r}.")
-    return Target(recipe.metric.name, float(value), False)
-
-
-def search_job(recipe: Recipe, job: Job, target: Target, progress: bool = False) -> Solution:
-    """The most editable allocation of each picture that reaches the target, by bisection over its allocations.
+def search_job(recipe: Recipe, job: Job, progress: bool = False) -> Solution:
+    """The most editable allocation of each picture that reaches the recipe's target, by bisection over its allocations.
 
     Returns:
         One solution over all pictures. ``stats["tau"]`` is the threshold that gives the allocation,
         ``stats["target_met"]`` is 1 where it reaches the target; where none does, the least editable one is returned.
         ``stats["allocations"]`` says how many there are.
     """
+    assert recipe.target is not None
     errors, _ = segment_errors(recipe, job, progress)
-    search = _Search(recipe, job, errors, target)
-    with tqdm(total=search.rounds, disable=not progress, unit="solve", desc=f"search for {target.text}") as bar:
+    search = _Search(recipe, job, errors, recipe.target)
+    with tqdm(total=search.rounds, disable=not progress, unit="solve", desc=f"search for {recipe.target.text}") as bar:
         while search.advance():
             bar.update()
     return search.result()
@@ -258,7 +217,7 @@ class _Search:
         solution = self.walk.solve(rows, None, levels, warm, steps)
         for place, (row, index) in enumerate(tries.items()):
             self.walk.solved[row, index] = solution[place]
-            if self.target.met(solution[place]):
+            if self.target.met(solution[place].stats):
                 self.meets[row] = index
             else:
                 self.misses[row] = index
@@ -289,6 +248,4 @@ class _Search:
                 UserWarning,
                 stacklevel=4,
             )
-        joined = Solution.join(found)
-        wanted = {"stat": self.target.stat, "value": self.target.value}
-        return replace(joined, provenance={**joined.provenance, "tau": "auto", "target": wanted})
+        return Solution.join(found)

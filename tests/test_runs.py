@@ -485,3 +485,34 @@ def test_a_name_with_folders_makes_folders(tmp_path, generator):
     files = SolutionWriter(tmp_path)("a/v1.5", solution)
     assert files == {"solution": "results/a/v1.5.safetensors", "image": "results/a/v1.5.png"}
     assert all((tmp_path / file).is_file() for file in files.values())
+
+
+def test_each_picture_of_a_run_may_have_its_target(tmp_path, photos, quick, generator):
+    (photos / "p2.png").write_text("no picture")
+    out = tmp_path / "out"
+    options = {"tau": "auto", "target_psnr": 8.0, "segmenter": "slic", "invertibility": "measured"}
+    report = quick([photos], out, batch=2, **options)
+    assert (report.done, set(report.failed)) == (4, {"p2"})
+    for record in read_manifest(out)[1].values():
+        if record["status"] != "failed":
+            missed = record["metrics"]["target_met"] == 0
+            assert missed == (record["metrics"]["psnr"] < 8.0)
+            assert any("reaches psnr >= 8" in text for text in record["warnings"]) == missed
+    assert quick([photos], out, batch=1, **options).fresh == 0
+    with pytest.raises(RunError, match="target"):
+        quick([photos], out, **(options | {"target_psnr": 9.0}))
+
+
+def test_a_search_that_needs_too_much_memory_takes_fewer_at_a_time(tmp_path, photos, quick, monkeypatch):
+    real = saminv.Problem.evaluate
+
+    def hungry(problem, y):
+        if len(problem) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(problem, y)
+
+    monkeypatch.setattr(saminv.Problem, "evaluate", hungry)
+    with pytest.warns(UserWarning, match="going on with 2"):
+        report = quick([photos], tmp_path / "out", batch=5, tau="auto", target_psnr=1.0, segmenter="slic")
+    assert report.done == 5
+    assert sorted(entry["name"] for entry in lines(tmp_path / "out")[1:]) == [f"p{number}" for number in range(5)]

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from .._errors import InputError, SaminvError
+from .._errors import SaminvError
 from .._version import __version__
 from ..runs import RunReport, progress_of, run
 from ..runs.writers import KINDS
@@ -68,8 +68,6 @@ def add(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     # The generator's name or file instead of an opened one: further processes open it themselves.
     settings = {**inversion_settings(arguments), "generator": arguments.generator}
-    if settings["tau"] == "auto" or {"target_psnr", "target_lpips"} & set(settings):
-        raise InputError("A run has one tau for all its pictures; only saminv invert searches it for each of them.")
     which: dict[str, Any] = {"limit": arguments.limit, "shuffle_seed": arguments.shuffle_seed}
     try:
         report = run(

@@ -16,9 +16,12 @@ import torch
 from .. import images
 from .._errors import ImageError
 from .._recipe import FAR_FROM_DOMAIN, Job, Recipe, far_sentence
+from .._search import search_job
 from ..optim.solve import Slots
 from ..solution import Solution
 from .sources import Item
+
+TOO_MUCH = "memory ran out although no other picture was under way; use a smaller generator"
 
 
 @dataclass
@@ -65,6 +68,8 @@ def stream(
         batch: Number of slots.
         on_step: Called after each step with the number of pictures under way and of slots.
     """
+    if recipe.target is not None:
+        return _searched(recipe, items, batch)
     return _Stream(recipe, items, batch, on_step).outcomes()
 
 
@@ -98,10 +103,8 @@ class _Stream:
             if item is None:
                 return
             outcome = Outcome(item)
-            try:
-                picture = _load(outcome)
-            except (ImageError, OSError, MemoryError) as error:
-                outcome.reason = str(error) or "memory ran out while the picture was read"
+            picture = _read(outcome)
+            if picture is None:
                 yield outcome
                 continue
             self._admit(outcome, picture)
@@ -111,9 +114,7 @@ class _Stream:
         self.again.appendleft(outcome.item)
         begun = time.perf_counter()
         job = self.recipe.prepare([picture])
-        distance = job.found.get("domain_distance")
-        if distance is not None and float(distance) > FAR_FROM_DOMAIN:
-            outcome.warnings.append(far_sentence(picture.name, float(distance)))
+        _note_distance(outcome, job)
         slots = Slots(job.solver, self.recipe.steps) if self.slots is None else self.slots
         slots.enter(job.problem, [_Entry(outcome, job, begun)], job.solver)
         self.slots = slots
@@ -137,14 +138,86 @@ class _Stream:
         under_way = [] if self.slots is None else [entry.outcome.item for entry in self.slots.keys]
         self.slots = None
         self.again.extendleft(item for item in reversed(under_way) if item not in self.again)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         if len(under_way) > 1 or self.room > 1:
             self.room = max(1, min(self.room, max(len(under_way), 1)) // 2)
-            warnings.warn(f"Memory ran out; going on with {self.room} at a time.", UserWarning, stacklevel=2)
+            _tell_of_memory(self.room)
             return
         item = self.again.popleft()
-        yield Outcome(item, reason="memory ran out although no other picture was under way; use a smaller generator")
+        yield Outcome(item, reason=TOO_MUCH)
+
+
+def _searched(recipe: Recipe, items: Iterator[Item], batch: int) -> Iterator[Outcome]:
+    """Outcomes where each picture has a target; those of a batch are searched together, and end together."""
+    again: deque[Item] = deque()
+    while True:
+        outcomes: list[Outcome] = []
+        pictures: list[images.Picture] = []
+        while len(pictures) < batch:
+            item = again.popleft() if again else next(items, None)
+            if item is None:
+                break
+            outcome = Outcome(item)
+            picture = _read(outcome)
+            if picture is None:
+                yield outcome
+                continue
+            outcomes.append(outcome)
+            pictures.append(picture)
+        if not pictures:
+            return
+        begun, solution = time.perf_counter(), None
+        try:
+            solution = _search(recipe, outcomes, pictures)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        if solution is not None:
+            for row, outcome in enumerate(outcomes):
+                outcome.solution, outcome.seconds = solution[row], time.perf_counter() - begun
+                yield outcome
+        elif batch == 1:
+            outcomes[0].reason = TOO_MUCH
+            yield outcomes[0]
+        else:
+            batch = max(1, len(outcomes) // 2)
+            again.extendleft(reversed([outcome.item for outcome in outcomes]))
+            _tell_of_memory(batch)
+
+
+def _search(recipe: Recipe, outcomes: list[Outcome], pictures: list[images.Picture]) -> Solution:
+    with recipe.seeded(), warnings.catch_warnings():
+        # What misses its target is said of the picture itself.
+        warnings.simplefilter("ignore")
+        job = recipe.prepare(pictures)
+        solution = search_job(recipe, job)
+    for row, (outcome, picture) in enumerate(zip(outcomes, pictures)):
+        _note_distance(outcome, job, row)
+        if not bool(solution.stats["target_met"][row]):
+            assert recipe.target is not None
+            outcome.warnings.append(f"No allocation of {picture.name} reaches {recipe.target.text}.")
+    return solution
+
+
+def _note_distance(outcome: Outcome, job: Job, row: int = 0) -> None:
+    """Note it of a picture that is far from the domain."""
+    distance = job.found.get("domain_distance")
+    if distance is not None and float(distance[row]) > FAR_FROM_DOMAIN:
+        outcome.warnings.append(far_sentence(job.names[row], float(distance[row])))
+
+
+def _tell_of_memory(room: int) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    warnings.warn(f"Memory ran out; going on with {room} at a time.", UserWarning, stacklevel=2)
+
+
+def _read(outcome: Outcome) -> images.Picture | None:
+    """The picture of an outcome; None, with the reason noted, where it cannot be read."""
+    try:
+        return _load(outcome)
+    except (ImageError, OSError, MemoryError) as error:
+        outcome.reason = str(error) or "memory ran out while the picture was read"
+        return None
 
 
 def _load(outcome: Outcome) -> images.Picture:
