@@ -118,7 +118,7 @@ BAD_SETTINGS = {
     "nearly a generator": ({"generator": "demmo"}, "Did you mean 'demo'"),
     "generator of another type": ({"generator": 3}, "Unknown generator '3'"),
     "unknown metric": ({"metric": "lpips"}, "Unknown metric 'lpips'. Known: .*lpips-vgg.*Did you mean"),
-    "unknown segmenter": ({"segmenter": "sam2"}, "Unknown segmenter 'sam2'. Known: demo, felzenszwalb"),
+    "unknown segmenter": ({"segmenter": "sam2"}, "Unknown segmenter 'sam2'. Known: ade20k, .*demo, .*felzenszwalb"),
     "no label file": ({"segmenter": "absent.png"}, "no file absent.png"),
     "float labels": ({"segmenter": np.zeros((32, 32))}, "Labels must be integers"),
     "labels of another shape": ({"segmenter": np.zeros((32, 16), int)}, "does not fit"),

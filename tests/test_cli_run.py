@@ -215,10 +215,17 @@ def test_given_things_are_the_same_in_the_next_call(photos, quick, generator, tm
             assert json.loads(capsys.readouterr().out)["fresh"] == fresh
 
 
+def test_tau_is_searched_for_each_picture(photos, call, out) -> None:
+    assert call(photos, *"--tau auto --target-psnr 1".split())[0] == 0
+    header, records = read_manifest(out)
+    assert header["settings"]["target"] == {"stat": "psnr", "value": 1.0}
+    assert {record["metrics"]["target_met"] for record in records.values()} == {1.0}
+
+
 @pytest.mark.parametrize("words", ["--tau auto", "--target-psnr 20"])
-def test_tau_is_not_searched(words, photos, call) -> None:
+def test_a_search_needs_a_target_and_a_target_a_search(words, photos, call) -> None:
     code, _, told = call(photos, *words.split())
-    assert code == 2 and "one tau" in told
+    assert code == 2 and "target" in told
 
 
 @pytest.mark.parametrize("what", ["gone", "empty", "file"])

@@ -134,8 +134,8 @@ def thresholds(tau: float | Tensor | Mapping[str, float], segments: Segments, us
         raise InputError(f"tau must be a number >= 0 (0.1 to 0.45 are usual), not {tau.tolist()!r}.")
     if tuple(tau.shape) not in {(), (1,), (batch,), (batch, count), (1, count)}:
         raise InputError(
-            f"tau has shape {list(tau.shape)} for {batch} images of up to {count} segments; give one number, one for "
-            "each image, or one for each segment."
+            f"There are {' x '.join(map(str, tau.shape))} values of tau for {batch} images of up to {count} segments; "
+            "give one number, one for each image, or one for each segment."
         )
     tau = tau.double() if tau.dim() == 2 else tau.double().reshape(-1, 1)
     return tau.expand(batch, count)
