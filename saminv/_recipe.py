@@ -32,6 +32,7 @@ from .optim.solve import check_steps
 from .optim.start import nearest_styles
 from .regions import Regions
 from .segment import (
+    PREDICTED_TAU,
     SEGMENTERS,
     AbstractInvertibility,
     AbstractSegmenter,
@@ -50,8 +51,6 @@ from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
 from .spaces._base import SpaceOptions
 
 DEFAULT_TAU = 0.3
-PREDICTED_TAU = 0.225
-"""The default where errors are predicted, as in the SAM report: features then serve from the first step on."""
 FAR_TAU = 0.15
 """The default for pictures far from the domain: their W+ is too poor to give up likeness for it."""
 DEFAULT_STEPS = 300

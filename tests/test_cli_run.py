@@ -216,7 +216,7 @@ def test_given_things_are_the_same_in_the_next_call(photos, quick, generator, tm
 
 
 def test_tau_is_searched_for_each_picture(photos, call, out) -> None:
-    assert call(photos, *"--tau auto --target-psnr 1".split())[0] == 0
+    assert call(photos, *["--tau", "auto", "--target-psnr", "1"])[0] == 0
     header, records = read_manifest(out)
     assert header["settings"]["target"] == {"stat": "psnr", "value": 1.0}
     assert {record["metrics"]["target_met"] for record in records.values()} == {1.0}

@@ -19,6 +19,8 @@ RUNS = {
     "03_spaces_and_tau.py": (["--taus", "0.3", "--single", "W+"], ["tau.csv", "tau.png"]),
     "04_your_own_picture.py": ([], ["wide.png", "wide-inverted.png", "wide-sheet.png"]),
     "05_your_own_solver_or_space.py": ([], []),
+    "06_sweep_and_target.py": (["--taus", "0.2", "1"], ["curve.json", "curve.png", "target-sheet.png"]),
+    "07_folder_of_pictures.py": (["--count", "2"], ["run/manifest.jsonl", "run/gallery.html"]),
 }
 
 

@@ -17,7 +17,7 @@ from .._errors import InputError
 from ..metrics.vision import load_vision
 from ..segment import InvertibilityNet, save_invertibility
 from ..segment.network import BUNDLED
-from ..segment.predicted import CARD_FIGURE
+from ..segment.predicted import CARD_FIGURE, PREDICTED_TAU
 from ..train import (
     Augmentation,
     ErrorMaps,
@@ -41,8 +41,8 @@ TRAINING = InvertibilityTraining(
     # Scenes are small: a blur by a pixel takes away what makes some of them hard, and the maps know nothing of it.
     augmentation=Augmentation(blur=0.3, blur_sigma=0.4),
 )
-TAU = 0.3
-"""Threshold of the figures on the card; the default of saminv.invert."""
+SCENES = "python -m saminv.demo.write_scenes --out runs/scenes"
+BUILD = "saminv invertibility build --images runs/scenes --spaces W+ F4 F6 F8 --out runs/invertibility"
 COMMAND = "python -m saminv.demo.train_invertibility"
 LARGEST = 3 * 2**20
 """Largest size of the bundled file in bytes."""
@@ -86,7 +86,9 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
     return {**figures, "tau": record["tau"], "images": record["images"]}
 
 
-def export(network: InvertibilityNet, data: ErrorMaps, tau: float = TAU, folder: str | Path | None = None) -> Card:
+def export(
+    network: InvertibilityNet, data: ErrorMaps, tau: float = PREDICTED_TAU, folder: str | Path | None = None
+) -> Card:
     """Evaluate a network and save it with its card; into the package's weights if no folder is given.
 
     Raises:
@@ -105,7 +107,7 @@ def export(network: InvertibilityNet, data: ErrorMaps, tau: float = TAU, folder:
         kind="invertibility network of the demo: expected error of a scene in each latent space",
         licence="MIT",
         data=f"{len(data)} car scenes of saminv.demo with their measured inversion errors; no photographs",
-        trained_by=f"{COMMAND} --data runs/invertibility --folder runs/invertibility-net",
+        trained_by=f"{SCENES} --count {len(data)}, then {BUILD}, then {COMMAND} --data runs/invertibility",
         description=DESCRIPTION,
         figures={**figures_of(record), CARD_FIGURE: network.config.fingerprint},
         folder=folder,
@@ -117,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("runs/invertibility"), help="measured error maps")
     parser.add_argument("--folder", type=Path, default=Path("runs/invertibility-net"), help="checkpoints and logs")
-    parser.add_argument("--tau", type=float, default=TAU, help="threshold of the figures on the card")
+    parser.add_argument("--tau", type=float, default=PREDICTED_TAU, help="threshold of the figures on the card")
     parser.add_argument("--device", default="cpu", help="where to train")
     options = parser.parse_args(arguments)
     data = ErrorMaps(options.data)

@@ -32,7 +32,7 @@ from .classes import Merging
 from .given import GivenInvertibility, GivenRegions
 from .labels import LabelImage
 from .network import InvertibilityConfig, InvertibilityNet, load_invertibility, save_invertibility
-from .predicted import PredictedInvertibility, find_network, load_published
+from .predicted import PREDICTED_TAU, PredictedInvertibility, find_network, load_published
 from .skimage import Felzenszwalb, Slic
 
 # By name only: the demo stands above this folder, and its weights are wanted by nobody else.
@@ -47,6 +47,7 @@ SEGMENTERS.add("ade20k", "saminv.segment.ade20k:ADE20KSegmenter")
 SEGMENTERS.add("face-parsing", "saminv.segment.bisenet:FaceParser")
 
 __all__ = [
+    "PREDICTED_TAU",
     "SEGMENTERS",
     "AbstractInvertibility",
     "AbstractSegmenter",
