@@ -68,6 +68,7 @@ class Recipe:
     Attributes:
         candidates: Spaces among which segments are shared out, the most editable first.
         target: That each picture has to reach by a τ of its own; None where ``tau`` says it.
+        fallback: Measure the invertibility of pictures far from the domain, of which a network knows nothing.
         weights: Of all parts of the objective.
     """
 
@@ -80,6 +81,7 @@ class Recipe:
     target: Target | None
     segmenter: AbstractSegmenter
     invertibility: Any
+    fallback: bool
     encoder: Any
     weights: Mapping[str, float]
     rate: float
@@ -110,7 +112,8 @@ class Recipe:
         usual = PREDICTED_TAU if isinstance(self.invertibility, PredictedInvertibility) else DEFAULT_TAU
         taus = _picture_taus(self.tau, distance, target, usual)
         each = thresholds(self.tau if isinstance(self.tau, Mapping) else taus, segments, usual=taus)
-        regions, measured = _regions(self, segments, target, each)
+        measured = _measured(self, distance, target)
+        regions = _regions(self, segments, target, each, measured)
         formulation = self.options.formulation
         problem = Problem(
             self.generator,
@@ -126,20 +129,28 @@ class Recipe:
         return Job(
             self,
             problem,
-            self.solver(segments if measured else None, each),
+            self.solver(segments, each, measured),
             segments,
             [picture.name for picture in pictures],
             [crop.to_dict() for _, crop in fitted],
-            {"tau": taus} | ({} if distance is None else {"domain_distance": distance}),
+            {"tau": taus}
+            | ({} if distance is None else {"domain_distance": distance})
+            | ({"measured": measured.to(taus)} if self.fallback else {}),
         )
 
-    def solver(self, segments: Segments | None, taus: Tensor) -> AbstractSolver:
-        """The descent, which measures invertibility on the way where there are ``segments``."""
+    def solver(self, segments: Segments, taus: Tensor, measured: Tensor) -> AbstractSolver:
+        """The descent, which measures invertibility on the way for the pictures ``measured`` `[B]`.
+
+        All pictures of a recipe have solvers of one form, so that they can share a batch.
+        """
         usual = {"F": DEFAULT_FEATURE_RATE} if self.options.whiten_features else {}
         solver: AbstractSolver = BestSoFar(Adam(rate=self.rate, rates={**usual, **self.rates}))
-        if segments is None:
-            return PlateauStop(solver)
-        return Escalate(solver, self.metric, segments.ids.to(self.generator.device), taus)
+        ids = segments.ids.to(self.generator.device)
+        if self.fallback:
+            return Escalate(PlateauStop(solver, watched=~measured), self.metric, ids, taus, measured=measured)
+        if bool(measured.any()):
+            return Escalate(solver, self.metric, ids, taus)
+        return PlateauStop(solver)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -268,6 +279,7 @@ def make_recipe(
     named = opened.default_spaces if spaces is None else spaces
     resolved = resolve_spaces(named, opened, options)
     suited, candidates = _suited_metric(metric, opened), _candidates(resolved, named)
+    known = _invertibility(invertibility, opened, candidates, suited)
     return Recipe(
         generator=opened,
         spaces=resolved,
@@ -277,7 +289,8 @@ def make_recipe(
         tau=None if searched or tau is None else check_tau(tau),  # type: ignore[type-var]
         target=make_target(target_psnr, target_lpips, suited.name) if searched else None,
         segmenter=_segmenter(segmenter, suited),
-        invertibility=_invertibility(invertibility, opened, candidates, suited),
+        invertibility=known,
+        fallback=isinstance(invertibility, str) and invertibility == "auto" and known != "measured",
         encoder=encoder,
         weights=dict(PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS) | dict(weights or {}),
         rate=rate,
@@ -406,8 +419,9 @@ def _invertibility(
         return given
     if given == "auto":
         network = find_network(generator) if needed else None
-        suited = network is not None and suits(load_invertibility(network).config, needed, metric.name)
-        given = "predicted" if suited else "measured"
+        if network is not None and suits(load_invertibility(network).config, needed, metric.name):
+            return PredictedInvertibility.for_generator(generator, needed, metric.name, network)
+        return "measured"
     if given == "measured":
         return "measured"
     if given == "predicted":
@@ -433,20 +447,28 @@ def error_maps(given: AbstractInvertibility, target: Tensor, spaces: Sequence[st
     return maps
 
 
-def _regions(recipe: Recipe, segments: Segments, target: Tensor, taus: Tensor) -> tuple[Regions, bool]:
-    """Regions to begin with, and whether they are to be measured on the way."""
+def _measured(recipe: Recipe, distance: Tensor | None, target: Tensor) -> Tensor:
+    """`[B]`, the pictures whose invertibility is measured on the way."""
+    if recipe.fallback and distance is not None:
+        return distance > FAR_FROM_DOMAIN
+    measured = isinstance(recipe.invertibility, str) and len(recipe.candidates) > 1
+    return torch.full((len(target),), measured, device=target.device)
+
+
+def _regions(recipe: Recipe, segments: Segments, target: Tensor, taus: Tensor, measured: Tensor) -> Regions:
+    """Regions to begin with; those of ``measured`` pictures are all in the first space."""
     given, formulation = recipe.invertibility, recipe.options.formulation
     if isinstance(given, Regions):
-        return replace(given, formulation=formulation), False
+        return replace(given, formulation=formulation)
     if isinstance(given, GivenRegions):
-        return given(target, formulation=formulation), False
+        return given(target, formulation=formulation)
     if isinstance(given, AbstractInvertibility):
         maps = error_maps(given, target, recipe.candidates)
-        return allocate(maps, segments, recipe.candidates, taus, formulation=formulation), False
+        found = allocate(maps, segments, recipe.candidates, taus, formulation=formulation)
+        return found.with_labels(found.labels.masked_fill(measured[:, None, None], 0))
     names = recipe.candidates
     size = (target.shape[-2], target.shape[-1])
-    uniform = Regions.uniform(len(target), size, names, names[0], formulation=formulation, device=target.device)
-    return uniform, len(names) > 1
+    return Regions.uniform(len(target), size, names, names[0], formulation=formulation, device=target.device)
 
 
 def _name_of(thing: Any) -> str:

@@ -99,30 +99,40 @@ def _labelled(solution: Solution, tau: float) -> Solution:
 def segment_errors(recipe: Recipe, job: Job, progress: bool = False) -> tuple[SegmentErrors, int]:
     """Mean error of each segment in each space, predicted or given as maps or measured, and the steps that it took.
 
-    Errors are measured by one inversion in which all segments climb to the last space.
-
     Raises:
         InputError: If the recipe has regions instead of errors.
     """
-    given = recipe.invertibility
+    given, far = recipe.invertibility, job.found.get("measured", torch.zeros(len(job.names))).bool()
     if isinstance(given, AbstractInvertibility):
         maps = error_maps(given, job.problem.target, recipe.candidates)
-        return SegmentErrors.of(maps, job.segments, recipe.candidates), 0
+        errors, work = SegmentErrors.of(maps, job.segments, recipe.candidates), 0
+        if bool(far.any()):
+            rows = torch.nonzero(far)[:, 0]
+            measured, work = _measure_errors(recipe, job.select(rows), progress)
+            errors.means[:, rows, : measured.means.shape[2]] = measured.means
+        return errors, work
     if not isinstance(given, str):
         raise InputError("Given regions are fixed, so there is no tau to choose; give errors, or leave them to saminv.")
     if len(recipe.candidates) == 1:
-        shape = (1, *job.segments.ids.shape)
-        zeros = {recipe.candidates[0]: torch.zeros(shape[1], 1, *shape[2:], device=job.problem.target.device)}
+        zeros = {recipe.candidates[0]: torch.zeros_like(job.problem.target[:, :1])}
         return SegmentErrors.of(zeros, job.segments, recipe.candidates), 0
+    return _measure_errors(recipe, job, progress)
+
+
+def _measure_errors(recipe: Recipe, job: Job, progress: bool) -> tuple[SegmentErrors, int]:
+    """Errors by one inversion in which all segments climb to the last space, and its steps."""
     found: list[Tensor] = []
 
     def watch(step: int, state: Any, evaluation: Any) -> None:
         assert isinstance(state, EscalateState)
         found[:] = [state.table, state.level]
 
-    solver = recipe.solver(job.segments, torch.zeros(len(job.names), dtype=torch.float64))
+    zeros = torch.zeros(len(job.names), dtype=torch.float64)
+    solver = recipe.solver(job.segments, zeros, torch.ones_like(zeros).bool())
     assert isinstance(solver, Escalate)
-    solution = solve(job.problem, solver, max_steps=max(recipe.steps, 1), callback=watch, progress=progress)
+    regions = job.problem.regions
+    problem = replace(job.problem, regions=regions.with_labels(torch.zeros_like(regions.labels)), _touched=None)
+    solution = solve(problem, solver, max_steps=max(recipe.steps, 1), callback=watch, progress=progress)
     _raise_if_interrupted(solution)
     errors = SegmentErrors(found[0].permute(2, 0, 1).contiguous(), job.segments, recipe.candidates)
     return errors, int(solution.stats["steps"].sum())
@@ -155,7 +165,7 @@ class Walk:
         regions = self.errors.select(chosen).regions(levels, self.recipe.options.formulation)
         problem = replace(job.problem, regions=regions, _touched=None)
         start = None if warm is None else self._start(problem, Solution.join(warm))
-        solver = self.recipe.solver(None, torch.zeros(len(rows)))
+        solver = self.recipe.solver(job.segments, torch.zeros(len(rows)), torch.zeros(len(rows)).bool())
         solution = solve(problem, solver, start, max_steps=steps)
         _raise_if_interrupted(solution)
         self.work += int(solution.stats["steps"].sum())

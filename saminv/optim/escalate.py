@@ -71,6 +71,7 @@ class Escalate(AbstractWrapper):
         patient_level: From this space on (the style space is 0), segments above tau wait while their error falls fast
             enough. A large segment that waited in the first feature space would often pass in the end, but show little.
         small_area: Segments that cover less than this share of the image wait likewise in all spaces.
+        measured: `[B]`, the images whose segments may move; all where None. The others keep the regions of the problem.
     """
 
     metric: AbstractMetric
@@ -85,17 +86,21 @@ class Escalate(AbstractWrapper):
     least_area: float = 0.02
     patient_level: int = 2
     small_area: float = 0.01
+    measured: Tensor | None = None
 
     def init(self, problem: Problem, y0: Latents, horizon: int) -> EscalateState:
         index, sizes = dense_ids(self.segments)
         count, device = len(problem), problem.target.device
         zeros = torch.zeros(count, dtype=torch.int64, device=device)
+        settled = torch.full((count,), len(problem.regions.spaces) == 1, device=device)
+        if self.measured is not None:
+            settled |= ~self.measured.to(device)
         return EscalateState.around(
             self.solver.init(problem, y0, horizon),
             index=index,
             sizes=sizes,
             level=torch.zeros_like(sizes),
-            settled=torch.full((count,), len(problem.regions.spaces) == 1, device=device),
+            settled=settled,
             clock=zeros,
             lowest=torch.full((count,), torch.inf, dtype=torch.float64, device=device),
             waited=zeros.clone(),
@@ -152,7 +157,7 @@ class Escalate(AbstractWrapper):
         if bool(changed.any()):
             state.level = state.level + above
             state.lowest = state.lowest.masked_fill(changed, torch.inf)
-            labels = paint(state.level, state.index).long()
+            labels = torch.where(changed[:, None, None], paint(state.level, state.index).long(), regions.labels)
             self.rebase(state, state.problem.with_regions(regions.with_labels(labels)), changed)
 
     def _catching_up(self, state: EscalateState, mean: Tensor, tau: Tensor) -> Tensor:

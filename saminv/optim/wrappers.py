@@ -123,32 +123,36 @@ class PlateauState(WrappedState):
     lowest: Tensor = field(default_factory=lambda: torch.empty(0))
     waited: Tensor = field(default_factory=lambda: torch.empty(0))
     flat: Tensor = field(default_factory=lambda: torch.empty(0))
+    watched: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PlateauStop(AbstractWrapper):
     """Sends an image into its ramp-down once its loss has stopped falling.
 
     Attributes:
         patience: Steps without progress that count as a plateau.
         tolerance: Relative fall of the loss that counts as progress.
+        watched: `[B]`, the images that it is for; all where None.
     """
 
     patience: int = 30
     tolerance: float = 0.01
+    watched: Tensor | None = None
 
     def init(self, problem: Problem, y0: Latents, horizon: int) -> PlateauState:
         inner = self.solver.init(problem, y0, horizon)
         lowest = torch.full((len(problem),), torch.inf, device=problem.target.device, dtype=torch.float64)
         waited = torch.zeros_like(lowest, dtype=torch.int64)
-        return PlateauState.around(inner, lowest=lowest, waited=waited, flat=waited.bool())
+        watched = torch.ones_like(waited).bool() if self.watched is None else self.watched.to(waited.device).clone()
+        return PlateauState.around(inner, lowest=lowest, waited=waited, flat=waited.bool(), watched=watched)
 
     @torch.no_grad()
     def update(self, state: PlateauState, evaluation: Evaluation) -> PlateauState:  # type: ignore[override]
         fell = evaluation.loss < state.lowest * (1 - self.tolerance)
         state.lowest = torch.where(fell, evaluation.loss.double(), state.lowest)
         state.waited = torch.where(fell, 0, state.waited + 1)
-        newly = (state.waited >= self.patience) & state.running & ~state.flat
+        newly = (state.waited >= self.patience) & state.running & ~state.flat & state.watched
         state.flat |= self.solver.hasten(state.inner, newly)
         super().update(state, evaluation)
         state.status[state.flat & (state.status == Status.COMPLETED)] = int(Status.PLATEAU)
