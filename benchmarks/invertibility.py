@@ -39,7 +39,6 @@ ROWS = {
     "pixels": "predicted, no refinement",
     "classes": "class segmentation: car W+, rest F6",
     "no regulariser": "predicted, no feature regulariser",
-    "W+": "W+",
 }
 
 
@@ -120,7 +119,6 @@ def inversions(
         "pixels": {"invertibility": allocate(parts[1], pixels, SAM, PREDICTED_TAU)},
         "classes": {"invertibility": car},
         "no regulariser": {"invertibility": by_network, "weights": {"feature": 0.0}},
-        "W+": {"spaces": ["W+"]},
     }
     found: list[Record] = [{"scene": scene.index} for scene in scenes]
     trials = [EditTrial(scene) for scene in scenes]
@@ -135,9 +133,8 @@ def inversions(
 def score(scene: Scene, solution: Solution, trial: EditTrial) -> Record:
     """Quality, edits, and how evenly an edit of the hue changes the car."""
     numbers = {**reconstruction(solution.image, scene.batch.images), **trial.measure(solution)}
-    if "F4" in solution.regions.spaces:
-        inside, whole = car_area(scene, solution)
-        numbers["car"] = inside / whole if whole else None
+    inside, whole = car_area(scene, solution)
+    numbers["car"] = inside / whole if whole else None
     return {**numbers, "coherence": coherence(scene, solution, trial)}
 
 

@@ -195,3 +195,30 @@ def test_speed(tmp_path: Path, cache: Path) -> None:
         assert 0 < record["loaded_gib"] <= record["peak_gib"]
         steps = sum(record["step_ms"].values()) * 2 / 1000 + sum(record["once_seconds"].values())
         assert steps == pytest.approx(record["seconds"], rel=1e-6), "the parts must add up to the whole"
+
+
+def test_invertibility(tmp_path: Path, cache: Path, single_thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("invertibility"), "BUILD_STEPS", 2)
+    content = run_benchmark("invertibility", cache, tmp_path, scenes=2)
+    [chunk] = content["scenes"]
+    assert [scene["scene"] for scene in chunk["scenes"]] == [0]
+    assert set(chunk["scenes"][0]) > {"measured", "predicted", "oracle", "pixels", "classes", "no regulariser"}
+    assert len(chunk["segments"]["levels"][0]) == len(chunk["segments"]["truth"]["W+"])
+
+
+@pytest.mark.slow
+def test_targets(tmp_path: Path, cache: Path, single_thread) -> None:
+    content = run_benchmark("targets", cache, tmp_path, scenes=2)
+    [chunk] = content["scenes"]
+    assert len(chunk["sweep"]["psnr"]) == 14
+    assert len(chunk["search"]["met"]) == 1
+
+
+@pytest.mark.slow
+def test_folder_runs(tmp_path: Path) -> None:
+    folder_runs = importlib.import_module("folder_runs")
+    out = tmp_path / "out.json"
+    arguments = ["--scenes", "6", "--steps", "2", "--workers", "1", "--kills", "2", "--out", str(out)]
+    folder_runs.main([*arguments, "--cache", str(tmp_path / "cache")])
+    [record] = json.loads(out.read_text())["scenes"]
+    assert (record["kills"], record["lost"], record["twice"], record["same_files"]) == (2, 0, 0, True)

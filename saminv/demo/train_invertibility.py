@@ -35,7 +35,7 @@ from .segmenter import DemoSegmenter
 
 TRAINING = InvertibilityTraining(
     schedule=TrainerConfig(
-        steps=4000, learning_rate=1e-3, final_learning_rate=1e-5, save_every=250, validate_every=250
+        steps=2400, learning_rate=1e-3, final_learning_rate=1e-5, save_every=200, validate_every=200
     ),
     batch=8,
     # Scenes are small: a blur by a pixel takes away what makes some of them hard, and the maps know nothing of it.

@@ -46,6 +46,8 @@ class InvertibilityConfig:
         head: "convolution", or "published" for that of the published networks (transposed, with batch norm).
         output: How errors are kept >= 0: "softplus", which always has a gradient, or "relu" as published.
         loss: With which it was trained: "l2" (Eq. 3.2), or "l2-sqrt" between square roots.
+        spreads: Standard deviation of the errors of each space, in which its loss is counted, so that the backbone
+            learns from all of them; all 1 if empty. What is best for a head does not depend on it.
     """
 
     spaces: tuple[str, ...]
@@ -59,12 +61,17 @@ class InvertibilityConfig:
     head: str = "convolution"
     output: str = "softplus"
     loss: str = "l2"
+    spreads: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.spaces, str) or not self.spaces or len(set(self.spaces)) != len(self.spaces):
             raise InputError(f"An invertibility network needs a list of different spaces, not {self.spaces!r}.")
         if self.backbone not in BACKBONES:
             BACKBONES.get(self.backbone)
+        if self.spreads and (len(self.spreads) != len(self.spaces) or not all(value > 0 for value in self.spreads)):
+            raise InputError(
+                f"There must be a spread above 0 for each of {', '.join(self.spaces)}, not {self.spreads}."
+            )
         choices: dict[str, Iterable[str]] = {"head": HEADS, "output": OUTPUTS, "loss": LOSSES}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

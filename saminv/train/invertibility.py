@@ -30,6 +30,8 @@ BEST = "best.safetensors"
 RUN = "run.json"
 _MEAN_OF = 64
 """Examples from which the first predictions are taken."""
+_LEAST_SPREAD = 0.1
+"""Part of the largest spread below which errors of a space count as nearly 0."""
 _ROOT_EPS = 1e-3
 """Added below square roots of "l2-sqrt", whose slope at 0 would be infinite."""
 
@@ -75,6 +77,7 @@ def config_for(data: ErrorMaps, backbone: str = "small", **changes: Any) -> Inve
         "image_size": data.image_size,
         "steps": data.steps,
         "backbone": backbone,
+        "spreads": _spreads(data),
     }
     return InvertibilityConfig(**{**kept, **changes})
 
@@ -183,13 +186,23 @@ class Batches:
 def losses(predicted: Tensor, errors: Tensor, config: InvertibilityConfig) -> dict[str, Tensor]:
     """Mean squared errors of predicted against measured maps `[B, K, H, W]`: by space, and their mean as "loss".
 
+    In the mean each is relative to the variance of its space's errors.
+
     Segments are judged by their mean error, and the mean is what a squared error on the maps themselves leads to,
     however long their tail. "l2-sqrt" compares square roots: large errors count less, but means come out too low.
     """
     if config.loss == "l2-sqrt":
         predicted, errors = (predicted + _ROOT_EPS).sqrt(), (errors + _ROOT_EPS).sqrt()
     each = (predicted - errors).square().mean(dim=(0, 2, 3))
-    return {"loss": each.mean(), **dict(zip(config.spaces, each))}
+    spreads = each.new_tensor(config.spreads or [1.0] * len(each))
+    return {"loss": (each / spreads.square()).mean(), **dict(zip(config.spaces, each))}
+
+
+def _spreads(data: ErrorMaps) -> tuple[float, ...]:
+    """Standard deviation of the errors of each space, where errors are nearly 0 a part of that of the others."""
+    errors = data.batch(range(min(len(data), _MEAN_OF)))[1]
+    spreads = errors.double().std(dim=(0, 2, 3))
+    return tuple(round(float(value), 6) for value in spreads.clamp_min(_LEAST_SPREAD * float(spreads.max()) + 1e-6))
 
 
 @torch.no_grad()
