@@ -196,7 +196,7 @@ def test_a_folder_belongs_to_one_training(data, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"spaces": ("W+", "F4")}, "another list of spaces"),
+        ({"spaces": ("W+", "F4"), "spreads": ()}, "another list of spaces"),
         ({"fingerprint": "0" * 64}, "another generator"),
         ({"metric": "lpips-vgg"}, "another metric"),
     ],
@@ -219,10 +219,23 @@ def test_square_roots_are_an_option(data, tmp_path):
     config = tiny(data, loss="l2-sqrt")
     assert train_invertibility(data, tmp_path, config, QUICK, plot=False).config.loss == "l2-sqrt"
     predicted, errors = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
-    plain, roots = (losses(predicted, errors, tiny(data, loss=loss)) for loss in ("l2", "l2-sqrt"))
+    plain, roots = (losses(predicted, errors, tiny(data, loss=loss, spreads=())) for loss in ("l2", "l2-sqrt"))
     assert float(plain["loss"]) == pytest.approx(float((predicted - errors).square().mean()))
     assert float(plain["F4"]) == pytest.approx(float((predicted - errors)[:, 1].square().mean()))
     assert 0 < float(roots["loss"]) and roots.keys() == plain.keys() == {"loss", *SPACES}
+
+
+def test_spaces_count_alike_whatever_the_size_of_their_errors(data):
+    errors = data.batch(range(len(data)))[1]
+    spreads = config_for(data).spreads
+    wanted = errors.double().std(dim=(0, 2, 3))
+    wanted = wanted.clamp_min(0.1 * float(wanted.max()))
+    assert spreads == pytest.approx(wanted.tolist(), rel=1e-3)
+    found = losses(torch.zeros_like(errors), errors, config_for(data))
+    each = torch.stack([found[space] for space in data.spaces]) / torch.tensor(spreads).square()
+    assert float(found["loss"]) == pytest.approx(float(each.mean()), rel=1e-5)
+    with pytest.raises(InputError, match="a spread above 0 for each"):
+        config_for(data, spreads=(1.0,))
 
 
 # Batches and augmentation
