@@ -41,8 +41,8 @@ TRAINING = InvertibilityTraining(
     # Scenes are small: a blur by a pixel takes away what makes some of them hard, and the maps know nothing of it.
     augmentation=Augmentation(blur=0.3, blur_sigma=0.4),
 )
-SCENES = "python -m saminv.demo.write_scenes --out runs/scenes"
-BUILD = "saminv invertibility build --images runs/scenes --spaces W+ F4 F6 F8 --out runs/invertibility"
+SCENES = "python -m saminv.demo.write_scenes --out runs/scenes --count 600"
+BUILD = "saminv invertibility build --images runs/scenes --spaces W+ F4 F6 F8 --out runs/invertibility --limit"
 COMMAND = "python -m saminv.demo.train_invertibility"
 LARGEST = 3 * 2**20
 """Largest size of the bundled file in bytes."""
@@ -107,7 +107,7 @@ def export(
         kind="invertibility network of the demo: expected error of a scene in each latent space",
         licence="MIT",
         data=f"{len(data)} car scenes of saminv.demo with their measured inversion errors; no photographs",
-        trained_by=f"{SCENES} --count {len(data)}, then {BUILD}, then {COMMAND} --data runs/invertibility",
+        trained_by=f"{SCENES}, then {BUILD} {len(data)}, then {COMMAND} --data runs/invertibility",
         description=DESCRIPTION,
         figures={**figures_of(record), CARD_FIGURE: network.config.fingerprint},
         folder=folder,
