@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._errors import CheckpointError, InputError
 from .._files import atomic_write
-from ..weights import load_bundled, read_safetensors
+from ..weights import load_named
 from ._base import AbstractPerceptual, check_images, unit_length
 
 BUNDLED = "demo-vision"
@@ -266,14 +266,7 @@ def load_vision(path: str | Path | None = None) -> VisionNet:
     Raises:
         CheckpointError: If the file is missing, damaged, or no vision network.
     """
-    if path is None:
-        what, (tensors, metadata) = f"the bundled {BUNDLED}", load_bundled(BUNDLED)
-    else:
-        what = str(path)
-        try:
-            tensors, metadata = read_safetensors(Path(path).read_bytes(), what)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+    what, tensors, metadata = load_named(BUNDLED, path)
     if "config" not in metadata:
         raise CheckpointError(f"{what} is no vision network: it has no configuration.")
     network = VisionNet(VisionConfig.from_json(metadata["config"]))

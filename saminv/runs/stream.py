@@ -99,15 +99,13 @@ class _Stream:
     def _fill(self) -> Iterator[Outcome]:
         """Let pictures enter while there is room."""
         while (0 if self.slots is None else len(self.slots)) < self.room:
-            item = self.again.popleft() if self.again else next(self.items, None)
-            if item is None:
+            outcome, picture = _next(self.again, self.items)
+            if outcome is None:
                 return
-            outcome = Outcome(item)
-            picture = _read(outcome)
             if picture is None:
                 yield outcome
-                continue
-            self._admit(outcome, picture)
+            else:
+                self._admit(outcome, picture)
 
     def _admit(self, outcome: Outcome, picture: images.Picture) -> None:
         # Should memory run out, the picture must not be lost.
@@ -153,16 +151,14 @@ def _searched(recipe: Recipe, items: Iterator[Item], batch: int) -> Iterator[Out
         outcomes: list[Outcome] = []
         pictures: list[images.Picture] = []
         while len(pictures) < batch:
-            item = again.popleft() if again else next(items, None)
-            if item is None:
+            outcome, picture = _next(again, items)
+            if outcome is None:
                 break
-            outcome = Outcome(item)
-            picture = _read(outcome)
             if picture is None:
                 yield outcome
-                continue
-            outcomes.append(outcome)
-            pictures.append(picture)
+            else:
+                outcomes.append(outcome)
+                pictures.append(picture)
         if not pictures:
             return
         begun, solution = time.perf_counter(), None
@@ -211,13 +207,17 @@ def _tell_of_memory(room: int) -> None:
     warnings.warn(f"Memory ran out; going on with {room} at a time.", UserWarning, stacklevel=2)
 
 
-def _read(outcome: Outcome) -> images.Picture | None:
-    """The picture of an outcome; None, with the reason noted, where it cannot be read."""
+def _next(again: deque[Item], items: Iterator[Item]) -> tuple[Outcome | None, images.Picture | None]:
+    """The next picture, those to do again first; without one, with the reason noted, where it cannot be read."""
+    item = again.popleft() if again else next(items, None)
+    if item is None:
+        return None, None
+    outcome = Outcome(item)
     try:
-        return _load(outcome)
+        return outcome, _load(outcome)
     except (ImageError, OSError, MemoryError) as error:
         outcome.reason = str(error) or "memory ran out while the picture was read"
-        return None
+        return outcome, None
 
 
 def _load(outcome: Outcome) -> images.Picture:

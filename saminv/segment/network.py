@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .._errors import CheckpointError, InputError
 from .._files import atomic_write
 from ..metrics.vision import SLOPE, VisionNet
-from ..weights import load_bundled, read_safetensors
+from ..weights import load_named
 from .backbones import BACKBONES, Small, TorchvisionDeepLab
 from .deeplab import PublishedHead
 
@@ -222,14 +222,7 @@ def load_invertibility(path: str | Path | None = None) -> InvertibilityNet:
     Raises:
         CheckpointError: If the file is missing, damaged, or no invertibility network.
     """
-    if path is None:
-        what, (tensors, metadata) = f"the bundled {BUNDLED}", load_bundled(BUNDLED)
-    else:
-        what = str(path)
-        try:
-            tensors, metadata = read_safetensors(Path(path).read_bytes(), what)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+    what, tensors, metadata = load_named(BUNDLED, path)
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise CheckpointError(
             f"{what} is no invertibility network of this library (format {metadata.get('format')!r}); "

@@ -70,6 +70,20 @@ def cards(folder: str | Path | None = None) -> dict[str, Card]:
         raise CheckpointError(f"The list of weights {place} is damaged: {error}") from error
 
 
+def load_named(name: str, path: str | Path | None = None) -> tuple[str, dict[str, Tensor], dict[str, str]]:
+    """Return what the weights are called in messages, their tensors and their metadata: of a file, or the bundled ones.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or there are no such bundled weights.
+    """
+    if path is None:
+        return f"the bundled {name}", *load_bundled(name)
+    try:
+        return str(path), *read_safetensors(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
 def load_bundled(name: str, folder: str | Path | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of the bundled weights ``name``, after verifying the checksum on their card.
 
