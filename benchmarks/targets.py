@@ -23,6 +23,8 @@ from saminv.images import load_many
 
 TOGETHER = 4
 """Scenes that are inverted in one batch."""
+AT_ONCE = 8
+"""Separate inversions that are made in one batch."""
 TARGET = 30.0
 """PSNR that a search has to reach, in dB."""
 SPACES = (*SAM, "F10")
@@ -51,17 +53,26 @@ def sweep(images: torch.Tensor, settings: Record, seconds: float) -> Record:
     begun = time.perf_counter()
     found = saminv.sweep(images, TAUS, SPACES, **settings)
     cost = (time.perf_counter() - begun) / seconds
-    alone: dict[bytes, Solution] = {}
-    for tau, solution in zip(found.taus, found.solutions):
-        # Separate inversions under the same masks are the same.
-        key = solution.regions.labels.numpy().tobytes()
-        if key not in alone:
-            alone[key] = saminv.invert(images, SPACES, tau, **settings)
-    pairs = [
-        (solution.stats["psnr"].tolist(), alone[solution.regions.labels.numpy().tobytes()].stats["psnr"].tolist())
-        for solution in found.solutions
-    ]
-    return {"cost": cost, "work": found.work, "taus": list(found.taus), "psnr": pairs, "separate": len(alone)}
+    # Separate inversions under the same masks are the same, so each is made once.
+    one_by_one = [solution[row] for solution in found.solutions for row in range(len(images))]
+    keys = [(k % len(images), one.regions.labels.numpy().tobytes()) for k, one in enumerate(one_by_one)]
+    once = dict(zip(keys, one_by_one))
+    alone = dict(zip(once, separate(images, [row for row, _ in once], list(once.values()), settings)))
+    pairs = [(float(one.stats["psnr"]), alone[key]) for key, one in zip(keys, one_by_one)]
+    by_tau = [pairs[k : k + len(images)] for k in range(0, len(pairs), len(images))]
+    psnr = [tuple(map(list, zip(*group))) for group in by_tau]
+    return {"cost": cost, "work": found.work, "taus": list(found.taus), "psnr": psnr, "separate": len(alone)}
+
+
+def separate(images: torch.Tensor, rows: Sequence[int], swept: Sequence[Solution], settings: Record) -> Sequence[float]:
+    """PSNR of inversions from the start of the images ``rows``, under the regions of ``swept``."""
+    found: list[float] = []
+    for begin in range(0, len(rows), AT_ONCE):
+        chosen = torch.tensor(rows[begin : begin + AT_ONCE])
+        regions = Solution.join(list(swept[begin : begin + AT_ONCE])).regions
+        own = {**settings, "encoder": settings["encoder"][chosen], "invertibility": regions}
+        found += saminv.invert(images[chosen], SPACES, **own).stats["psnr"].tolist()
+    return found
 
 
 def search(images: torch.Tensor, settings: Record, seconds: float) -> Record:

@@ -41,11 +41,10 @@ from .segment import (
     LabelImage,
     PredictedInvertibility,
     Segments,
-    allocate,
     find_network,
     load_invertibility,
 )
-from .segment.allocate import Tau, check_tau, thresholds
+from .segment.allocate import SegmentErrors, Tau, check_tau, thresholds
 from .solution import Solution
 from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
 from .spaces._base import SpaceOptions
@@ -439,12 +438,15 @@ def suits(config: InvertibilityConfig, spaces: Sequence[str], metric: str) -> bo
     return set(spaces) <= set(config.spaces) and config.metric in ("", metric)
 
 
-def error_maps(given: AbstractInvertibility, target: Tensor, spaces: Sequence[str]) -> dict[str, Tensor]:
-    """Error maps of the targets by space; those of the last space need not be known."""
+def known_errors(recipe: Recipe, segments: Segments, target: Tensor) -> SegmentErrors:
+    """Errors of the segments of targets by the recipe's network or maps; those of the last space need not be known."""
+    given, names = recipe.invertibility, recipe.candidates
     maps = dict(given(target))
-    if isinstance(given, PredictedInvertibility) and spaces[-1] not in maps:
-        maps[spaces[-1]] = torch.zeros_like(target[:, :1])
-    return maps
+    if not isinstance(given, PredictedInvertibility):
+        return SegmentErrors.of(maps, segments, names)
+    errors = SegmentErrors.of({names[-1]: torch.zeros_like(target[:, :1]), **maps}, segments, names)
+    styles = any(space.name == names[0] and isinstance(space, AbstractStyleSpace) for space in recipe.spaces)
+    return errors.relieved() if styles and len(names) > 1 else errors
 
 
 def _measured(recipe: Recipe, distance: Tensor | None, target: Tensor) -> Tensor:
@@ -463,8 +465,7 @@ def _regions(recipe: Recipe, segments: Segments, target: Tensor, taus: Tensor, m
     if isinstance(given, GivenRegions):
         return given(target, formulation=formulation)
     if isinstance(given, AbstractInvertibility):
-        maps = error_maps(given, target, recipe.candidates)
-        found = allocate(maps, segments, recipe.candidates, taus, formulation=formulation)
+        found = known_errors(recipe, segments, target).allocate(taus, formulation)
         return found.with_labels(found.labels.masked_fill(measured[:, None, None], 0))
     names = recipe.candidates
     size = (target.shape[-2], target.shape[-1])

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._errors import InputError, Status
-from ._recipe import Job, Recipe, error_maps
+from ._recipe import Job, Recipe, known_errors
 from ._target import Target
 from ._types import Latents
 from .optim import Escalate, Problem, solve
@@ -104,8 +104,7 @@ def segment_errors(recipe: Recipe, job: Job, progress: bool = False) -> tuple[Se
     """
     given, far = recipe.invertibility, job.found.get("measured", torch.zeros(len(job.names))).bool()
     if isinstance(given, AbstractInvertibility):
-        maps = error_maps(given, job.problem.target, recipe.candidates)
-        errors, work = SegmentErrors.of(maps, job.segments, recipe.candidates), 0
+        errors, work = known_errors(recipe, job.segments, job.problem.target), 0
         if bool(far.any()):
             rows = torch.nonzero(far)[:, 0]
             measured, work = _measure_errors(recipe, job.select(rows), progress)

@@ -45,13 +45,13 @@ def square(scene: common.Scene, options: common.Options) -> dict:
 def run_benchmark(name: str, cache: Path, folder: Path, scenes: int = 1) -> dict:
     """Call a benchmark with a page to put its tables into, and check what all of them promise."""
     page = folder / ("performance.md" if name == "speed" else "quality.md")
-    page.write_text(f"before\n<!-- begin: {name} -->\nold\n<!-- end: {name} -->\nafter\n")
+    page.write_text(f"before\n<!-- begin: {name} -->\n(stale)\n<!-- end: {name} -->\nafter\n")
     out = folder / f"{name}.json"
     arguments = ["--scenes", str(scenes), "--steps", "2", "--workers", "1", "--out", str(out)]
     module: ModuleType = importlib.import_module(name)
     module.main([*arguments, "--docs", str(folder), "--cache", str(cache)])
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and "(stale)" not in text
     assert f"python benchmarks/{name}.py --scenes {scenes}" in text and "| ---: |" in text
 
     def refuse(constant: str) -> None:

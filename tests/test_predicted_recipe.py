@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers import assert_close
@@ -9,7 +11,7 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import InputError, Regions
-from saminv._recipe import FAR_FROM_DOMAIN, FAR_TAU, make_recipe
+from saminv._recipe import FAR_FROM_DOMAIN, FAR_TAU, known_errors, make_recipe
 from saminv._types import flatten
 from saminv.images import Picture
 from saminv.optim import Escalate
@@ -19,6 +21,7 @@ from saminv.segment import (
     InvertibilityConfig,
     InvertibilityNet,
     PredictedInvertibility,
+    Segments,
     load_invertibility,
     save_invertibility,
 )
@@ -129,6 +132,22 @@ def test_sweeps_and_targets_measure_what_is_far(known, generator, pictures):
         assert torch.equal(one.regions.labels[1:], other.regions.labels)
     found = saminv.invert(pictures, SPACES, "auto", target_psnr=5.0, **options)
     assert found.stats["target_met"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("spaces", "relieved"), [(SPACES, True), (["F4", "F6"], False)])
+def test_far_worse_segments_pull_styles_only(generator, network, pictures, spaces, relieved):
+    recipe = make_recipe(spaces, **settings(generator, invertibility=network))
+    target = recipe.prepare([Picture(pictures[:1], "near")]).problem.target
+    halves = Segments((torch.arange(32) < 16).long().expand(1, 32, 32))
+    maps = {space: torch.where(halves.ids == 0, 1.0, 0.3)[:, None] for space in spaces}
+    recipe = replace(recipe, invertibility=PredictedInvertibility(network))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PredictedInvertibility, "__call__", lambda self, image: maps)
+        means = known_errors(recipe, halves, target).means
+    assert means[:, 0, 1].tolist() == pytest.approx([0.15 if relieved else 0.3] + [0.3] * (len(spaces) - 1))
+    # Maps that somebody gives are taken as they are.
+    given = replace(recipe, invertibility=saminv.GivenInvertibility(maps))
+    assert known_errors(given, halves, target).means[0, 0, 1] == pytest.approx(0.3)
 
 
 def test_a_network_that_does_not_suit_is_passed_by(known, generator, pictures):

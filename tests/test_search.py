@@ -107,6 +107,39 @@ def test_selected_errors_forget_the_segments_of_others():
     assert len(errors.steps(0)) <= 2
 
 
+# Segments that others pull.
+
+
+def lying(means, areas):
+    """Errors of one image: ``means`` by space, with segments of ``areas`` pixels."""
+    ids = torch.repeat_interleave(torch.arange(len(areas)), torch.tensor(areas))[None, None]
+    return SegmentErrors(torch.tensor(means)[:, None], Segments(ids), ("W+", "F4", "F6")[: len(means)])
+
+
+def test_a_large_segment_waits_for_far_worse_ones_to_leave():
+    errors = lying([[0.4, 1.0, 0.4, 0.1], [0.2, 0.5, 0.2, 0.1], [0.0] * 4], [50, 10, 1, 39])
+    assert errors.levels(0.25)[0].tolist() == [1, 2, 1, 0]
+    # The third covers 1 % only, and nothing is far worse than the second.
+    assert errors.relieved().levels(0.25)[0].tolist() == [0, 2, 1, 0]
+    assert errors.relieved().levels(0.15)[0].tolist() == [2, 2, 2, 0]
+
+
+def test_without_far_worse_segments_nothing_is_relieved():
+    errors = lying([[0.4, 0.8, 0.5], [0.1, 0.2, 0.1]], [30, 30, 40])
+    assert torch.equal(errors.relieved().means, errors.means)
+
+
+@given(tables(), st.lists(st.sampled_from([0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5]), min_size=2, max_size=7))
+def test_relief_keeps_the_order_and_what_leaves_first(errors, taus):
+    relieved = errors.relieved()
+    allocations = [relieved.levels(tau) for tau in sorted(set(taus), reverse=True)]
+    assert all(bool((after >= before).all()) for before, after in pairwise(allocations))
+    for tau, found in zip(sorted(set(taus), reverse=True), allocations):
+        stayed = (found == 0) & (errors.levels(tau) > 0)
+        # Who stays does so because the worst one leaves.
+        assert not bool(stayed.any()) or int(found[0, errors.means[0, 0].argmax()]) > 0
+
+
 # Sweeps.
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..regions import Formulation, Regions
-from ._base import Segments, dense_ids, paint, segment_mean
+from ._base import FAR_WORSE, LARGE_AREA, Segments, dense_ids, paint, segment_mean
 
 Tau = Union[float, Mapping[str, float]]
 """A threshold, or thresholds by class name; "*" is that of all classes without one of their own."""
@@ -71,6 +71,22 @@ class SegmentErrors:
         index, sizes = dense_ids(segments.ids.to(error[spaces[0]].device))
         means = torch.stack([segment_mean(error[space].float(), index, sizes.shape[1]) for space in spaces])
         return cls(means, segments, tuple(spaces))
+
+    def relieved(self) -> SegmentErrors:
+        """The errors once the worst segments have left the first space, which has to be a style space.
+
+        Errors are of inversions of the whole image into one space, where all segments share the styles: far worse ones
+        pull these away from what a large segment needs. So the error of a segment that covers at least
+        ``LARGE_AREA`` of the image is divided by ``FAR_WORSE`` if another one has more than that many times its error.
+        At every threshold for all that then lets it stay, the other one leaves. :class:`saminv.optim.Escalate` looks
+        at such segments again after the far worse ones have left.
+        """
+        sizes = dense_ids(self.segments.ids.to(self.means.device))[1]
+        first = self.means[0]
+        worst = first.amax(dim=1, keepdim=True)
+        large = sizes >= LARGE_AREA * self.segments.ids[0].numel()
+        spared = torch.where(large & (worst > FAR_WORSE * first), first / FAR_WORSE, first)
+        return replace(self, means=torch.cat([spared[None], self.means[1:]]))
 
     def levels(self, tau: float | Tensor | Mapping[str, float]) -> Tensor:
         """Position in ``spaces`` of each segment `[B, S]` under a threshold as for :func:`allocate`."""
