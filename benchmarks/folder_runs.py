@@ -73,11 +73,11 @@ def undisturbed(arguments: list[str], out: Path, count: int) -> Record:
 def disturbed(arguments: list[str], out: Path, count: int, kills: int, expected: float) -> Record:
     """Kill a run ``kills`` times at random moments that spread over its course, then let it end."""
     shutil.rmtree(out, ignore_errors=True)
-    source, done, restarts = random.Random(0), 0, 0
+    source, done = random.Random(0), 0
     while True:
         process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         # Starting takes a while, in which nothing ends: some kills fall into it, most after it.
-        patience = source.uniform(0, 8 + 2 * expected / (kills + 1))
+        patience = source.uniform(0, min(8 + 2 * expected / (kills + 1), 0.9 * expected))
         try:
             process.wait(None if done == kills else patience)
             if lines(out) >= count and done < kills:
@@ -87,8 +87,7 @@ def disturbed(arguments: list[str], out: Path, count: int, kills: int, expected:
             process.send_signal(signal.SIGKILL)
             process.wait()
             done += 1
-            restarts = lines(out)
-            print(f"\rkill {done}: {restarts} of {count} have ended", end="", file=sys.stderr)
+            print(f"\rkill {done}: {lines(out)} of {count} have ended", end="", file=sys.stderr)
     return {"kills": done, "code": process.returncode}
 
 
