@@ -80,7 +80,10 @@ class Replace:
 
 @dataclass(frozen=True)
 class Pad:
-    """Instance-aware padding: ``coefficients`` `[B, C, 4 (n + 1)]` fill the border ring of an `n` x `n` input."""
+    """Instance-aware padding: ``coefficients`` `[B, C, 4 (n + 1)]` fill the border ring of an `n` x `n` map.
+
+    Their order is that of :mod:`saminv.ops.instance_padding`.
+    """
 
     site: str
     coefficients: Tensor
@@ -116,6 +119,19 @@ class Taps:
                 raise InputError(f"Padding taps act inside a convolution, not at the feature site {site!r}.")
             x = tap.apply(x)
         return x
+
+    def ring(self, site: str) -> Tensor | None:
+        """Coefficients of the padding site, None where it is zero as usual; the last tap counts.
+
+        Raises:
+            InputError: If a tap of another kind is there.
+        """
+        found = None
+        for tap in self._by_site.get(site, ()):
+            if not isinstance(tap, Pad):
+                raise InputError(f"{type(tap).__name__} does not act at the padding site {site!r}; use Pad.")
+            found = tap.coefficients
+        return found
 
 
 def zero_like_site(site: Site, batch: int, like: Tensor) -> Tensor:

@@ -239,7 +239,7 @@ def test_edits_add_the_delta_before_they_blend(generator):
 
 
 def test_names_that_no_space_has(generator):
-    for name in ("F7", "F04", "f4", "W++", "F", "", "P5", "styles"):
+    for name in ("F7", "F04", "f4", "W++", "F", "", "Q5", "styles"):
         with pytest.raises(InputError) as caught:
             resolve_spaces([name], generator)
         assert repr(name) in str(caught.value)

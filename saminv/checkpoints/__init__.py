@@ -5,7 +5,8 @@ for networks of higher layers (``sam_invertibility``), from a path to checked ar
 May import: the generators and the ground floor.
 """
 
+from .genforce import stylegan2_from_genforce
 from .nvlabs import stylegan2_from_nvlabs
 from .sam_invertibility import read_sam_invertibility
 
-__all__ = ["read_sam_invertibility", "stylegan2_from_nvlabs"]
+__all__ = ["read_sam_invertibility", "stylegan2_from_genforce", "stylegan2_from_nvlabs"]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .._errors import CheckpointError
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from ._state import build_stylegan2
 
 _BLOCK = re.compile(r"synthesis\.b(\d+)\.(conv0|conv1|torgb|skip)\.(.+)")
 
@@ -39,11 +40,5 @@ def stylegan2_from_nvlabs(arrays: Mapping[str, Tensor], config: StyleGAN2Config)
     Raises:
         CheckpointError: If an array is missing, unknown or of another shape than the configuration says.
     """
-    generator = StyleGAN2(config)
     renamed = {ours: tensor for name, tensor in arrays.items() if (ours := _our_name(name)) is not None}
-    try:
-        generator.load_state_dict(renamed)
-    except RuntimeError as error:
-        raise CheckpointError(f"The arrays do not fit the configuration {config}: {error}") from error
-    generator.freeze()
-    return generator
+    return build_stylegan2(renamed, config)

@@ -101,6 +101,7 @@ class AbstractGenerator(nn.Module, ABC):
         super().__init__()
         self._statistics: dict[tuple[object, ...], LatentStatistics] = {}
         self._feature_deviation: dict[str, Tensor] = {}
+        self._padding_deviation: dict[str, Tensor] = {}
         self._fingerprint: str | None = None
 
     @abstractmethod
@@ -178,6 +179,19 @@ class AbstractGenerator(nn.Module, ABC):
                 stacked = torch.cat([chunk[name] for chunk in chunks])  # type: ignore[index]
                 self._feature_deviation[name] = stacked.std(dim=(0, 2, 3)).clamp_min(1e-6)
         return self._feature_deviation[site]
+
+    @torch.no_grad()
+    def padding_deviation(self, site: str, samples: int = 32) -> Tensor:
+        """Standard deviation of each channel of what the padding at a site surrounds `[C]`, or replaces, likewise."""
+        if site not in self._padding_deviation:
+            styles = self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+            stacked = torch.cat([self._surrounded(site, part) for part in styles.split(8)])
+            self._padding_deviation[site] = stacked.std(dim=(0, 2, 3)).clamp_min(1e-6)
+        return self._padding_deviation[site]
+
+    def _surrounded(self, site: str, styles: Tensor) -> Tensor:
+        """What the padding at a site surrounds, `[B, C, h, w]`, for styles `[B, L, D]`; where there are such sites."""
+        raise InputError(f"This generator has no padding at a site {site!r}.")
 
     @property
     def fingerprint(self) -> str:

@@ -25,6 +25,7 @@ from .._errors import CheckpointError, InputError
 from .._files import atomic_write
 from .._types import Features
 from ..ops.fir import upsample_rgb
+from ..ops.instance_padding import ring_length
 from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
@@ -168,10 +169,12 @@ class ModulatedLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self._squares = _FrozenSquares()
 
-    def forward(self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0) -> Tensor:
+    def forward(
+        self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0, ring: Tensor | None = None
+    ) -> Tensor:
         noise = None if noise is None else noise * self.noise_strength
         styles = self.affine(w)
-        x = modulated_conv2d(x, self.weight, styles, demodulate=False, up=self.up)
+        x = modulated_conv2d(x, self.weight, styles, demodulate=False, up=self.up, ring=ring)
         scale = demodulation(styles, self._squares(self.weight))
         clamp = None if self.clamp is None else self.clamp * gain
         return layer_epilogue(x, scale, self.bias, noise, slope=SLOPE, gain=math.sqrt(2) * gain, clamp=clamp)
@@ -281,6 +284,9 @@ class StyleGAN2(AbstractGenerator):
     def _announce(self) -> dict[str, Site]:
         config, frame, last = self.config, self._frame(), self.config.num_layers - 1
         found = [Site("styles", "styles", (self.num_styles, self.style_dim))]
+        # Padding is counted as in the padding space paper: P0 is the constant, P<l + 1> belongs to layer l.
+        found.append(Site("P0", "padding", (config.channels(4), 4, 4)))
+        found += [Site(f"P{layer + 1}", "padding", self._ring_shape(layer)) for layer in range(config.num_layers)]
         has_skip = config.architecture == "skip"
         for layer in range(config.num_layers):
             side, channels = config.layer_resolution(layer), self._widths(layer)[1]
@@ -300,6 +306,12 @@ class StyleGAN2(AbstractGenerator):
                     found.append(Site(f"rgb{layer}", "rgb", (image, side, side), frame))
                 found.append(Site(f"rgb{layer}.block", "rgb", (image, side, side), frame))
         return {site.name: site for site in found}
+
+    def _ring_shape(self, layer: int) -> tuple[int, int]:
+        """Channels and length of the ring of a layer: around its input, or around its up-sampled output."""
+        inputs, outputs = self._widths(layer)
+        side = self.config.layer_resolution(layer)
+        return (outputs, ring_length(side + 1, side + 1)) if layer % 2 else (inputs, ring_length(side, side))
 
     def label_tensor(self, label: Tensor | int | None, batch: int) -> Tensor | None:
         """A label (class number, vector or batch of vectors) as `[B, label_dim]`.
@@ -401,13 +413,17 @@ class StyleGAN2(AbstractGenerator):
         """Run the layers until the collector has what it wants; returns the RGB image of the whole canvas."""
         batch = styles.shape[0]
         x = self.const.to(styles.dtype)[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = taps.apply("P0", x)
         block_input, image = x, None
+        if collect.see("P0", x):
+            return image
         for layer in range(self.config.num_layers):
             maps = self._noise(layer, batch, noise, taps)
             if collect.see(f"noise{layer}", maps):
                 return image
             block_input = x if layer % 2 else block_input
-            x = taps.apply(f"F{layer}", self._convolve(layer, x, block_input, styles, maps))
+            ring = taps.ring(f"P{layer + 1}")
+            x = taps.apply(f"F{layer}", self._convolve(layer, x, block_input, styles, maps, ring))
             if collect.see(f"F{layer}", x):
                 return image
             if str(layer) in self.torgb:
@@ -430,11 +446,26 @@ class StyleGAN2(AbstractGenerator):
             added = arriving + added
         return taps.apply(f"rgb{layer}.block", added)
 
-    def _convolve(self, layer: int, x: Tensor, block_input: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
+    def _convolve(
+        self, layer: int, x: Tensor, block_input: Tensor, styles: Tensor, noise: Tensor | None, ring: Tensor | None
+    ) -> Tensor:
         module, w = self.layers[layer], styles[:, layer]
         if str(layer) not in self.skips:
-            return module(x, w, noise)
-        return self.skips[str(layer)](block_input) + module(x, w, noise, gain=math.sqrt(0.5))
+            return module(x, w, noise, ring=ring)
+        return self.skips[str(layer)](block_input) + module(x, w, noise, gain=math.sqrt(0.5), ring=ring)
+
+    def _surrounded(self, site: str, styles: Tensor) -> Tensor:
+        if site == "P0":
+            # Its channels are constants: each counts as much as all of them together.
+            return self.const[None].transpose(0, 1).expand(-1, self.const.shape[0], -1, -1)
+        layer = int(site[1:]) - 1
+        before = "P0" if layer == 0 else f"F{layer - 1}"
+        found = self.synthesis(styles, until=before)
+        assert isinstance(found, dict)
+        module = self.layers[layer]
+        assert isinstance(module, ModulatedLayer)
+        x = found[before] * module.affine(styles[:, layer])[:, :, None, None]
+        return F.conv_transpose2d(x, module.weight.transpose(0, 1), stride=2) if layer % 2 else x
 
     def _crop(self, image: Tensor) -> Tensor:
         (height, width), side = self.image_size, self.config.resolution

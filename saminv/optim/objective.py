@@ -17,8 +17,23 @@ from .._errors import InputError
 from ..images import area_resize
 from ..metrics._base import AbstractMetric, Prepared
 
-PUBLISHED_WEIGHTS = {"l2": 1.0, "perceptual": 1.0, "prior": 1e-8, "deviation": 1e-3, "feature": 5.0}
-PAPER_WEIGHTS = {"l2": 15.0, "perceptual": 1.0, "prior": 5e-6, "deviation": 1e-4, "feature": 3e-5, "noise": 1e-2}
+PUBLISHED_WEIGHTS = {
+    "l2": 1.0,
+    "perceptual": 1.0,
+    "prior": 1e-8,
+    "deviation": 1e-3,
+    "feature": 5.0,
+    "padding": 1e-4,
+}
+PAPER_WEIGHTS = {
+    "l2": 15.0,
+    "perceptual": 1.0,
+    "prior": 5e-6,
+    "deviation": 1e-4,
+    "feature": 3e-5,
+    "noise": 1e-2,
+    "padding": 1e-4,
+}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; list-style: none;
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 0.92rem; }
-th, td { padding: 0.45rem 0.8rem; text-align: right; white-space: nowrap; }
+th, td { padding: 0.45rem 0.55rem; text-align: right; white-space: nowrap; }
 thead th { color: var(--faint); font-weight: 500; }
 th[scope="row"] { text-align: left; font-weight: 600; }
 td.text { text-align: left; white-space: normal; overflow-wrap: anywhere; }

@@ -16,6 +16,7 @@ from ._base import (
 )
 from .feature import FeatureSpace
 from .noise import NoiseSpace
+from .padding import PaddingSpace
 from .styles import WPlusSpace, WSpace
 from .z import ZSpace
 
@@ -25,6 +26,7 @@ __all__ = [
     "AbstractStyleSpace",
     "FeatureSpace",
     "NoiseSpace",
+    "PaddingSpace",
     "SpaceOptions",
     "WPlusSpace",
     "WSpace",

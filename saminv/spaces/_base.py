@@ -76,6 +76,15 @@ class AbstractSpace(ABC):
     def names(cls, generator: AbstractGenerator) -> list[str]:
         """Names of this family that the generator offers."""
 
+    @classmethod
+    def offers(cls, name: str, generator: AbstractGenerator) -> bool:
+        """Whether a name of this family stands for a space of the generator; there may be more than :meth:`names`.
+
+        Raises:
+            InputError: If the name cannot be read, with what is possible.
+        """
+        return name in cls.names(generator)
+
     @abstractmethod
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         """Sites that the space sets. Two spaces that share one are in conflict."""
@@ -145,7 +154,7 @@ def space_mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regi
 
 
 SPACES: Registry[type[AbstractSpace]] = Registry("space")
-_FAMILY = re.compile(r"([A-Z]+)(\d+)")
+_FAMILY = re.compile(r"([A-Z]+)(\d+|\d+-\d+|\[.*\])")
 
 
 def _families() -> list[type[AbstractSpace]]:
@@ -168,9 +177,8 @@ def make_space(name: str, generator: AbstractGenerator, options: SpaceOptions) -
         raise InputError(f"A space is named by a string such as 'W+' or 'F6', got {type(name).__name__}.")
     match = _FAMILY.fullmatch(name)
     key = name if name in SPACES else match[1] if match else name
-    offered = available_spaces(generator)
-    if key not in SPACES or name not in offered:
-        raise InputError(f"Unknown space {name!r}. This generator offers: {', '.join(offered)}.")
+    if key not in SPACES or not SPACES.get(key).offers(name, generator):
+        raise InputError(f"Unknown space {name!r}. This generator offers: {', '.join(available_spaces(generator))}.")
     return SPACES.get(key)(name, options)  # type: ignore[call-arg]
 
 

@@ -24,6 +24,7 @@ def modulated_conv2d(
     demodulate: bool = True,
     up: int = 1,
     padding: int | None = None,
+    ring: Tensor | None = None,
     weight_square: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
@@ -37,6 +38,8 @@ def modulated_conv2d(
         demodulate: Normalise each output channel by the norm of its scaled kernel.
         up: 1, or 2 for a transposed convolution followed by the [1, 3, 3, 1] low-pass filter.
         padding: Zeros around the input for ``up=1``; ``k // 2`` by default.
+        ring: Padding of a 3x3 kernel in place of zeros: around the scaled input `[B, I, 4 (h + 1)]`, or, for ``up=2``,
+            around what the transposed convolution gives, before the filter `[B, O, 4 (2 h + 2)]`.
         weight_square: Kernel sums of squares `[O, I]` from :func:`squared_weight`, to save computing them again.
         impl: "auto" | "reference" | "triton".
 
@@ -44,9 +47,17 @@ def modulated_conv2d(
         `[B, O, up * h, up * w]` (with the default padding).
 
     Reference:
-        Karras et al., 2020, arXiv 1912.04958, Eq. 1 to 3.
+        Karras et al., 2020, arXiv 1912.04958, Eq. 1 to 3; for the ring Bai et al., 2022, arXiv 2203.11105.
     """
     function = choose("modulated_conv2d", impl, {"reference": _reference}, x, weight, styles)
     return function(
-        x, weight, styles, noise=noise, demodulate=demodulate, up=up, padding=padding, weight_square=weight_square
+        x,
+        weight,
+        styles,
+        noise=noise,
+        demodulate=demodulate,
+        up=up,
+        padding=padding,
+        ring=ring,
+        weight_square=weight_square,
     )

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..fir import blur, upsample_rgb
+from ..instance_padding import pad_ring
 
 EPS = 1e-8
 
@@ -30,6 +31,7 @@ def modulated_conv2d(
     demodulate: bool = True,
     up: int = 1,
     padding: int | None = None,
+    ring: Tensor | None = None,
     weight_square: Tensor | None = None,
 ) -> Tensor:
     """See :func:`saminv.ops.modulated_conv.modulated_conv2d`."""
@@ -39,7 +41,10 @@ def modulated_conv2d(
         x = upsample_rgb(F.conv2d(x, weight))
     elif up == 2:
         # The transposed convolution gives 2n + 1 pixels, the filter leaves 2n.
-        x = blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+        x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        x = blur(x) if ring is None else blur(pad_ring(x, ring), padding=(0, 0))
+    elif ring is not None:
+        x = F.conv2d(pad_ring(x, ring), weight)
     else:
         x = F.conv2d(x, weight, padding=kernel // 2 if padding is None else padding)
     if demodulate:
