@@ -121,7 +121,7 @@ def invert(
     pictures = load_many(img)
     with recipe.seeded():
         job = recipe.prepare(pictures)
-        job.warn_of_foreign()
+        job.warn()
         if recipe.target is not None:
             return search_job(recipe, job, progress)
         return job.finish(solve(job.problem, job.solver, max_steps=steps, progress=progress))
@@ -162,7 +162,7 @@ def sweep(
     pictures = load_many(img)
     with recipe.seeded():
         job = recipe.prepare(pictures)
-        job.warn_of_foreign()
+        job.warn()
         return sweep_job(recipe, job, checked, progress)
 
 

@@ -221,8 +221,16 @@ class Job:
         }
         return replace(solution, stats=stats, provenance=provenance, segments=self.segments.ids)
 
-    def warn_of_foreign(self) -> None:
-        """Warn of pictures that look far from what the generator makes."""
+    def warn(self) -> None:
+        """Warn of variables without an effect, and of pictures that look far from what the generator makes."""
+        if cut_off := self.problem.cut_off():
+            twins = ", ".join(space.name for space in self.recipe.spaces if space.twin)
+            warnings.warn(
+                f"{', '.join(cut_off)} cannot change the picture: {twins} replaces what comes of it. Only the picture "
+                f"without {twins}, which is inverted at the same time, depends on it.",
+                UserWarning,
+                stacklevel=3,
+            )
         for name, value in zip(self.names, self.found.get("domain_distance", torch.empty(0)).tolist()):
             if value > FAR_FROM_DOMAIN:
                 warnings.warn(far_sentence(name, value), UserWarning, stacklevel=3)
@@ -339,8 +347,8 @@ def _check_parts(weights: Mapping[str, float], problem: Problem) -> None:
 
 
 def _checked_rates(rates: Any, spaces: Sequence[AbstractSpace]) -> Mapping[str, float]:
-    names = [space.name for space in spaces]
-    if not isinstance(rates, Mapping) or not set(rates) <= {*names, *(name[0] for name in names)}:
+    names = {space.name: space.family for space in spaces}
+    if not isinstance(rates, Mapping) or not set(rates) <= {*names, *names.values()}:
         raise InputError(f"rates must map spaces ({', '.join(names)}) or their first letters to rates, got {rates!r}.")
     return rates
 

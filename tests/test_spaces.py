@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -23,7 +24,7 @@ from saminv.spaces.priors import deviation, feature_penalty, gaussian_prior
 FAMILIES = {"skip": {}, "resnet": {"architecture": "resnet"}, "crop": {"crop": (24, 32)}}
 NAMES = available_spaces(toy_stylegan2())
 STYLE_SPACES = ["W", "W+", "Z"]
-FEATURES = [name for name in NAMES if name.startswith("F")]
+FEATURES = [name for name in NAMES if re.fullmatch(r"F\d+", name)]
 PUBLISHED = SpaceOptions(formulation="published", tap_point="block", skip="published", whiten_features=False)
 
 

@@ -7,6 +7,7 @@ May import: the generators and the ground floor.
 
 from .genforce import stylegan2_from_genforce
 from .nvlabs import stylegan2_from_nvlabs
+from .rosinality import stylegan2_from_rosinality
 from .sam_invertibility import read_sam_invertibility
 
-__all__ = ["read_sam_invertibility", "stylegan2_from_genforce", "stylegan2_from_nvlabs"]
+__all__ = ["read_sam_invertibility", "stylegan2_from_genforce", "stylegan2_from_nvlabs", "stylegan2_from_rosinality"]

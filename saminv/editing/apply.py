@@ -7,7 +7,7 @@ Reference:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from .._errors import InputError
 from .._types import Features, Latents, map_latents
 from ..generators import AbstractGenerator
 from ..regions import Regions
-from ..sites import Replace, Tap
+from ..sites import Replace
 from ..solution import Solution
 from ..spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
 from ..spaces._base import SpaceOptions, space_mask
@@ -45,13 +45,20 @@ def render_edit(
     styles = base.styles(generator, latents[base.name])
     others = [space for space in spaces if space is not base]
     masks = {space.name: space_mask(space, generator, regions) for space in others}
-    taps: list[Tap] = [tap for s in others for tap in s.bind(generator, latents[s.name], masks[s.name])]
-    names = [name for space in others for name in space.frozen_sites(generator)]
-    unedited: Features = {}
-    if names:
-        found = generator.synthesis(styles, taps, noise=noise, until=list(dict.fromkeys(names)))
+
+    def look(sites: Iterable[str], with_twins: bool) -> Features:
+        """Unedited tensors at some sites."""
+        names = list(dict.fromkeys(sites))
+        chosen = [space for space in others if with_twins or not space.twin]
+        taps = [tap for s in chosen for tap in s.bind(generator, latents[s.name], masks[s.name])]
+        found = generator.synthesis(styles, taps, noise=noise, until=names) if names else {}
         assert isinstance(found, dict)
-        unedited = found
+        return found
+
+    unedited = {
+        **look((name for space in others for name in space.frozen_sites(generator)), with_twins=True),
+        **look((name for space in others for name in space.reference_sites(generator)), with_twins=False),
+    }
     edited = [t for s in others for t in s.edit_taps(generator, latents[s.name], masks[s.name], unedited)]
     image = generator.synthesis(styles, [Replace("styles", styles + change), *edited], noise=noise)
     assert isinstance(image, Tensor)

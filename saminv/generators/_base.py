@@ -22,6 +22,8 @@ GENERATORS: Registry[Callable[..., AbstractGenerator]] = Registry("generator")
 GAUSSIANISE_SLOPE = 5.0
 """LeakyReLU slope that undoes the last LeakyReLU(0.2) of the mapping (Wulff and Torralba, 2020, arXiv 2009.06529)."""
 
+IMAGE = "image"
+"""What ``synthesis(until=...)`` calls the picture."""
 STATISTICS_SAMPLES = 5000
 EIGENVALUE_FLOOR = 1e-3
 
@@ -121,7 +123,7 @@ class AbstractGenerator(nn.Module, ABC):
         """Render styles `[B, L, D]` with taps to an image `[B, 3, H, W]`, nominally in [-1, 1].
 
         With ``until`` (one site or several), return the tensors at these sites, after their taps, and compute nothing
-        beyond the last of them.
+        beyond the last of them. "image" among them is the picture itself.
         """
 
     @property

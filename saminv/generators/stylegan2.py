@@ -30,7 +30,7 @@ from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
 from ..sites import Frame, Site, Tap, Taps
-from ._base import AbstractGenerator
+from ._base import IMAGE, AbstractGenerator
 
 ARCHITECTURES = ("skip", "orig", "resnet")
 NOISE_MODES = ("const", "random", "none")
@@ -44,6 +44,7 @@ class StyleGAN2Config:
     Attributes:
         resolution: Side of the square canvas, a power of two from 8 up.
         channel_base, channel_max: Channels at resolution r are ``min(channel_base // r, channel_max)``.
+        channel_table: Channels at each resolution from 4 up, instead of these two.
         mapping_width: Width of the hidden mapping layers; ``w_dim`` where None.
         learning_rate_multiplier: Runtime gain of the mapping layers.
         embed_dim: Width of the label embedding; ``w_dim`` where None.
@@ -57,6 +58,7 @@ class StyleGAN2Config:
     label_dim: int = 0
     channel_base: int = 32768
     channel_max: int = 512
+    channel_table: tuple[int, ...] | None = None
     mapping_layers: int = 8
     mapping_width: int | None = None
     learning_rate_multiplier: float = 0.01
@@ -71,6 +73,14 @@ class StyleGAN2Config:
             raise InputError(f"resolution must be a power of two from 8 up, got {self.resolution}.")
         if self.architecture not in ARCHITECTURES:
             raise InputError(f"architecture must be one of {', '.join(ARCHITECTURES)}; got {self.architecture!r}.")
+        resolutions = int(math.log2(self.resolution)) - 1
+        if self.channel_table is not None and not (
+            len(self.channel_table) == resolutions and min(self.channel_table) > 0
+        ):
+            raise InputError(
+                f"channel_table needs a number from 1 up for each of the {resolutions} resolutions from 4 to "
+                f"{self.resolution}, got {self.channel_table}."
+            )
         if self.crop is not None and not all(0 < side <= self.resolution for side in self.crop):
             raise InputError(f"crop {self.crop} does not fit the canvas of {self.resolution} pixels.")
 
@@ -90,6 +100,8 @@ class StyleGAN2Config:
 
     def channels(self, resolution: int) -> int:
         """Channels at a resolution."""
+        if self.channel_table is not None:
+            return self.channel_table[int(math.log2(resolution)) - 2]
         return min(self.channel_base // resolution, self.channel_max)
 
 
@@ -213,7 +225,7 @@ class _Collector:
     def __init__(self, until: str | Sequence[str] | None, sites: dict[str, Site]) -> None:
         names = [until] if isinstance(until, str) else list(until or ())
         for name in names:
-            if name not in sites:
+            if name not in sites and name != IMAGE:
                 raise InputError(f"until={name!r} is no site of this generator. It has: {', '.join(sites)}.")
         self.names, self.found = names, Features()
 
@@ -221,7 +233,7 @@ class _Collector:
         """Raise if something that was asked for did not come by."""
         missing = ", ".join(name for name in self.names if name not in self.found)
         if missing:
-            raise InputError(f"until={missing} is not computed with noise={noise!r}.")
+            raise InputError(f"until={missing} is not computed with noise={noise!r} and these taps.")
 
     def see(self, name: str, x: Tensor | None) -> bool:
         """Keep ``x`` if it was asked for; True when nothing is missing any more."""
@@ -402,10 +414,12 @@ class StyleGAN2(AbstractGenerator):
         acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
         collect = _Collector(until, dict(self.sites))
         styles = self._styles(styles, acts, truncation)
-        image = None if collect.see("styles", styles) else self._layers(styles, acts, noise, collect)
+        canvas = None if collect.see("styles", styles) else self._layers(styles, acts, noise, collect)
         if not collect.names:
-            assert image is not None
-            return self._crop(image)
+            assert canvas is not None
+            return self._crop(canvas)
+        if IMAGE in collect.names and canvas is not None:
+            collect.see(IMAGE, self._crop(canvas))
         collect.check(noise)
         return collect.found
 
@@ -502,7 +516,8 @@ def stylegan2_from_arrays(arrays: Mapping[str, Tensor], metadata: Mapping[str, s
         raise CheckpointError(f"{what} holds no StyleGAN2 of saminv (family {metadata.get('family')!r}).")
     try:
         fields = json.loads(metadata["config"])
-        fields["crop"] = tuple(fields["crop"]) if fields.get("crop") else None
+        for name in ("crop", "channel_table"):
+            fields[name] = tuple(fields[name]) if fields.get(name) else None
         generator = StyleGAN2(StyleGAN2Config(**fields))
         generator.load_state_dict({name: tensor.float() for name, tensor in arrays.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -32,7 +32,7 @@ class Adam(AbstractSolver[AdamState]):
 
     Attributes:
         rate: Learning rate.
-        rates: Rate of single spaces by name or by family letter ("F"), instead of ``rate``.
+        rates: Rate of single spaces by name or by family ("F", "FS"), instead of ``rate``.
         betas: Decay of the moments.
         schedule: Course of the rate.
         precondition: Take steps in the coordinates that the spaces propose: styles whitened by the covariance of w,
@@ -59,7 +59,7 @@ class Adam(AbstractSolver[AdamState]):
         state.first = map_latents(torch.zeros_like, state.y)
         state.second = map_latents(torch.zeros_like, state.y)
         for space in problem.spaces:
-            rate = self.rates.get(space.name, self.rates.get(space.name[0], self.rate))
+            rate = self.rates.get(space.name, self.rates.get(space.family, self.rate))
             value = state.y[space.name]
             factors = space.step_scale(problem.generator, value) if self.precondition else {}
             state.scale[space.name] = {key: rate * factors.get(key, 1.0) for key in value}

@@ -24,6 +24,8 @@ PUBLISHED_WEIGHTS = {
     "deviation": 1e-3,
     "feature": 5.0,
     "padding": 1e-4,
+    "twin": 1.0,
+    "code": 1e-2,
 }
 PAPER_WEIGHTS = {
     "l2": 15.0,
@@ -33,6 +35,8 @@ PAPER_WEIGHTS = {
     "feature": 3e-5,
     "noise": 1e-2,
     "padding": 1e-4,
+    "twin": 1.0,
+    "code": 1e-2,
 }
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from .._types import Latents, map_latents
-from ..generators._base import AbstractGenerator
+from ..generators._base import IMAGE, AbstractGenerator
 from ..metrics._base import Prepared
 from ..regions import Regions
 from ..sites import Tap
@@ -191,12 +191,12 @@ class Problem:
         """The same problem under other regions."""
         return replace(self, regions=regions)
 
-    def taps(self, y: Latents) -> list[Tap]:
-        """Taps of the spaces in ``y``."""
+    def taps(self, y: Latents, twins: bool = True) -> list[Tap]:
+        """Taps of the spaces in ``y``, with or without those that have a twin."""
         return [
             tap
             for space in self.spaces
-            if space.name in y
+            if space.name in y and (twins or not space.twin)
             for tap in space.bind(self.generator, y[space.name], space_mask(space, self.generator, self.regions))
         ]
 
@@ -205,6 +205,19 @@ class Problem:
         image = self.generator.synthesis(self.styles, self.taps(y), noise=self.noise)
         assert isinstance(image, Tensor)
         return image
+
+    def cut_off(self) -> list[str]:
+        """Variables that the picture does not depend on, because a space with a twin replaces what they change.
+
+        They are named by their sites where a space has several, else by the space.
+        """
+        if not any(space.twin for space in self.spaces):
+            return []
+        one = self.select(torch.zeros(1, dtype=torch.int64, device=self.target.device))
+        y = map_latents(lambda tensor: tensor.requires_grad_(), one.start())
+        named = [(name if len(value) == 1 else key, x) for name, value in y.items() for key, x in value.items()]
+        gradients = torch.autograd.grad(one.render(y).sum(), [x for _, x in named], allow_unused=True)
+        return [name for (name, _), gradient in zip(named, gradients) if gradient is None]
 
     def penalties(self, y: Latents) -> dict[str, Tensor]:
         """Unweighted regularisers by name, each `[B]`; spaces that share a name are added."""
@@ -235,8 +248,22 @@ class Problem:
 
     def _look(self, y: Latents) -> Evaluation:
         image = self.render(y)
-        parts = self.objective.reconstruction(image, self.prepared) | self.penalties(y)
+        parts = self.objective.reconstruction(image, self.prepared) | self.penalties(y) | self._twin(y)
         return Evaluation(self.objective.total(parts), parts, None, image)
+
+    def _twin(self, y: Latents) -> dict[str, Tensor]:
+        """What the picture without the spaces that have a twin is worth, and how far these are from it."""
+        twins = [space for space in self.spaces if space.twin]
+        if not twins:
+            return {}
+        sites = dict.fromkeys(site for space in twins for site in space.reference_sites(self.generator))
+        taps = self.taps(y, twins=False)
+        found = self.generator.synthesis(self.styles, taps, noise=self.noise, until=[*sites, IMAGE])
+        assert isinstance(found, dict)
+        parts = {"twin": self.objective.total(self.objective.reconstruction(found[IMAGE], self.prepared))}
+        for space in twins:
+            parts |= space.reference_penalty(self.generator, y[space.name], found)
+        return parts
 
     def evaluate(self, y: Latents) -> Evaluation:
         """Loss, parts, image and the gradient of every latent tensor that is not idle."""

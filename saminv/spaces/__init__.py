@@ -15,6 +15,7 @@ from ._base import (
     resolve_spaces,
 )
 from .feature import FeatureSpace
+from .feature_style import FeatureStyleSpace
 from .noise import NoiseSpace
 from .padding import PaddingSpace
 from .styles import WPlusSpace, WSpace
@@ -25,6 +26,7 @@ __all__ = [
     "AbstractSpace",
     "AbstractStyleSpace",
     "FeatureSpace",
+    "FeatureStyleSpace",
     "NoiseSpace",
     "PaddingSpace",
     "SpaceOptions",

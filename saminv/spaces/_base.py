@@ -63,6 +63,7 @@ class AbstractSpace(ABC):
         name: As the user writes it: "W+", "F6".
         rank: Position in the order of editability; lower is more editable.
         spatial: Whether it takes a mask and takes part in the allocation.
+        twin: Whether it cuts others off from the picture, so that the one without it is compared with the target too.
         options: Choices that it shares with the other spaces of a problem.
     """
 
@@ -70,6 +71,12 @@ class AbstractSpace(ABC):
     options: SpaceOptions
     rank: float
     spatial: bool = False
+    twin: bool = False
+
+    @property
+    def family(self) -> str:
+        """The letters that the name begins with: "F" of "F6", "FS" of "FS5", "W" of "W+"."""
+        return re.match("[A-Z]*", self.name)[0]  # type: ignore[index]
 
     @classmethod
     @abstractmethod
@@ -100,12 +107,23 @@ class AbstractSpace(ABC):
     def edit_taps(
         self, generator: AbstractGenerator, value: Value, mask: Tensor | None, unedited: Features
     ) -> list[Tap]:
-        """Taps while an edit is rendered; ``unedited`` holds what :meth:`frozen_sites` asked for."""
+        """Taps while an edit is rendered.
+
+        ``unedited`` holds what :meth:`frozen_sites` and :meth:`reference_sites` asked for.
+        """
         return self.bind(generator, value, mask)
 
     def frozen_sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         """Sites whose unedited tensors :meth:`edit_taps` needs."""
         return ()
+
+    def reference_sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
+        """Sites whose tensors without the taps of twins :meth:`edit_taps` and :meth:`reference_penalty` need."""
+        return ()
+
+    def reference_penalty(self, generator: AbstractGenerator, value: Value, reference: Features) -> dict[str, Tensor]:
+        """Unweighted regularisers that compare a value with the tensors at :meth:`reference_sites`, each `[B]`."""
+        return {}
 
     def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
         """Unweighted regularisers by name, each `[B]`."""

@@ -1,0 +1,84 @@
+"""Array names of rosinality's stylegan2-pytorch (and of encoders built on it), and their counterparts here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .._errors import CheckpointError
+from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from ._state import build_stylegan2
+
+_LAYER = re.compile(r"(conv1|convs\.(\d+))\.(.+)")
+_RGB = re.compile(r"(to_rgb1|to_rgbs\.(\d+))\.(.+)")
+_PARTS = {
+    "conv.weight": "weight",
+    "conv.modulation.weight": "affine.weight",
+    "conv.modulation.bias": "affine.bias",
+    "noise.weight": "noise_strength",
+    "activate.bias": "bias",
+    "bias": "bias",
+}
+
+
+def _our_name(name: str) -> str | None:
+    """Our state-dict name; None for arrays that follow from the configuration."""
+    if name.endswith("kernel"):
+        return None
+    if name == "input.input":
+        return "const"
+    if match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", name):
+        return f"mapping_network.layers.{int(match[1]) - 1}.{match[2]}"
+    if match := re.fullmatch(r"noises\.noise_(\d+)", name):
+        return f"layers.{match[1]}.noise_const"
+    if (match := _LAYER.fullmatch(name)) and match[3] in _PARTS:
+        return f"layers.{int(match[2]) + 1 if match[2] else 0}.{_PARTS[match[3]]}"
+    if (match := _RGB.fullmatch(name)) and match[3] in _PARTS:
+        return f"torgb.{2 * int(match[2]) + 2 if match[2] else 0}.{_PARTS[match[3]]}"
+    raise CheckpointError(f"{name!r} is no array of a rosinality StyleGAN2 generator.")
+
+
+def stylegan2_from_rosinality(
+    arrays: Mapping[str, Tensor], latent_avg: Tensor | None = None, *, learning_rate_multiplier: float = 0.01
+) -> StyleGAN2:
+    """Build a StyleGAN2 from the state dictionary of rosinality's generator; its shapes say the configuration.
+
+    Args:
+        arrays: By the names of the file.
+        latent_avg: Mean w `[D]`, which the file keeps apart; zero if None.
+        learning_rate_multiplier: Of the mapping, which the file does not say.
+
+    Raises:
+        CheckpointError: If an array is missing, unknown or of an impossible shape.
+    """
+    try:
+        config = _config(arrays, learning_rate_multiplier)
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(
+            f"This is no rosinality StyleGAN2 generator: {error} is missing or has no sense."
+        ) from error
+    generator = StyleGAN2(config)
+    shapes = {name: tensor.shape for name, tensor in generator.state_dict().items()}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in arrays.items():
+        ours = _our_name(name)
+        if ours is None:
+            continue
+        # Axes of 1 stand before and after what ours are.
+        fits = ours in shapes and tensor.numel() == shapes[ours].numel()
+        renamed[ours] = tensor.reshape(shapes[ours]) if fits else tensor
+    renamed["w_avg"] = generator.w_avg if latent_avg is None else latent_avg.reshape(generator.w_avg.shape)
+    return build_stylegan2(renamed, config)
+
+
+def _config(arrays: Mapping[str, Tensor], multiplier: float) -> StyleGAN2Config:
+    blocks = 1 + max((int(m[1]) for name in arrays if (m := re.match(r"to_rgbs\.(\d+)\.", name))), default=-1)
+    mapping = [name for name in arrays if re.fullmatch(r"style\.\d+\.weight", name)]
+    table = [arrays["conv1.conv.weight"].shape[1]]
+    table += [arrays[f"convs.{2 * block}.conv.weight"].shape[1] for block in range(blocks)]
+    first = arrays["style.1.weight"]
+    settings: dict[str, Any] = {"channel_table": tuple(table), "learning_rate_multiplier": multiplier}
+    return StyleGAN2Config(4 << blocks, first.shape[1], first.shape[0], mapping_layers=len(mapping), **settings)
