@@ -1,11 +1,22 @@
 """Edits of a solution: directions, how they are applied, and the sheet that shows them.
 
 What is here: ``directions.py`` (find a direction by name, file or tensor), ``apply.py`` (section 3.4 of the SAM
-report), ``sheet.py`` (the picture). How to add one: a function of a solution that returns images. May import: spaces,
-segments and everything below.
+report), ``mix.py`` (what several solutions hold, combined), ``sheet.py`` (the picture). How to add one: a function of
+a solution that returns images. May import: spaces, segments and everything below.
 """
 
 from .apply import edit_solution, render_edit
 from .directions import direction_names, resolve_direction
+from .mix import PairEdit, blend, interpolate, mean_image, mix_styles
 
-__all__ = ["direction_names", "edit_solution", "render_edit", "resolve_direction"]
+__all__ = [
+    "PairEdit",
+    "blend",
+    "direction_names",
+    "edit_solution",
+    "interpolate",
+    "mean_image",
+    "mix_styles",
+    "render_edit",
+    "resolve_direction",
+]
