@@ -43,6 +43,7 @@ def invert(
     tap_point: str = "layer",
     skip: str = "blend",
     weights: Mapping[str, float] | None = None,
+    losses: Mapping[str, str | AbstractMetric] | None = None,
     rate: float = DEFAULT_RATE,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
@@ -77,6 +78,8 @@ def invert(
         tap_point: "layer" or "block", where feature deltas act.
         skip: "blend" or "published", what an edit freezes.
         weights: Weights of the objective's parts to change, by name.
+        losses: Further metrics to minimise, by names that ``weights`` may use too (0.1 unless said); "perceptual" takes
+            the place of ``metric`` in the loss, and leaves it what tau refers to.
         rate, rates: Adam's learning rate, and that of single spaces by name or family letter; 1.0 for "F" unless said,
             or ``rate`` too where the formulation is "published", whose deltas are not whitened.
         noise: Noise mode of the generator; "const" keeps the objective deterministic.
@@ -111,6 +114,7 @@ def invert(
         tap_point=tap_point,
         skip=skip,
         weights=weights,
+        losses=losses,
         rate=rate,
         rates=rates,
         noise=noise,

@@ -52,6 +52,8 @@ from .spaces._base import SpaceOptions
 DEFAULT_TAU = 0.3
 FAR_TAU = 0.15
 """The default for pictures far from the domain: their W+ is too poor to give up likeness for it."""
+FURTHER_WEIGHT = 0.1
+"""Weight of a further loss, as of identity and parsing in the Feature-Style paper (Eq. 8)."""
 DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
 DEFAULT_FEATURE_RATE = 1.0
@@ -83,6 +85,7 @@ class Recipe:
     fallback: bool
     encoder: Any
     weights: Mapping[str, float]
+    losses: Mapping[str, AbstractMetric]
     rate: float
     rates: Mapping[str, float]
     noise: str
@@ -120,7 +123,7 @@ class Recipe:
             styles,
             self.spaces,
             regions,
-            Objective(self.metric, self.weights, clamp=formulation == "published"),
+            Objective(self.metric, self.weights, clamp=formulation == "published", losses=self.losses),
             noise=self.noise,
             warm=warm,
         )
@@ -167,6 +170,7 @@ class Recipe:
             "seed": self.seed,
             "noise": self.noise,
             "weights": dict(self.weights),
+            "losses": {name: loss.name for name, loss in self.losses.items()},
             "invertibility": _name_of(self.invertibility),
         }
 
@@ -262,6 +266,7 @@ def make_recipe(
     tap_point: str = "layer",
     skip: str = "blend",
     weights: Mapping[str, float] | None = None,
+    losses: Mapping[str, str | AbstractMetric] | None = None,
     rate: float = DEFAULT_RATE,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
@@ -299,7 +304,8 @@ def make_recipe(
         invertibility=known,
         fallback=isinstance(invertibility, str) and invertibility == "auto" and known != "measured",
         encoder=encoder,
-        weights=dict(PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS) | dict(weights or {}),
+        weights=_weights(formulation, losses or {}, weights or {}),
+        losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
         rate=rate,
         rates=_checked_rates(rates or {}, resolved),
         noise=noise,
@@ -307,6 +313,12 @@ def make_recipe(
         steps=steps,
         seed=int(seed),
     )
+
+
+def _weights(formulation: str, losses: Mapping[str, Any], given: Mapping[str, float]) -> dict[str, float]:
+    """Weight of each part: of the formulation, of further losses unless said, and as given."""
+    usual = PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS
+    return {**dict.fromkeys(losses, FURTHER_WEIGHT), **usual, **given}
 
 
 def _suited_metric(metric: str | AbstractMetric, generator: AbstractGenerator) -> AbstractMetric:
@@ -340,7 +352,7 @@ def _check_label(label: Any, generator: AbstractGenerator) -> None:
 
 def _check_parts(weights: Mapping[str, float], problem: Problem) -> None:
     """Raise for weights of parts that the objective does not have."""
-    known = [*PAPER_WEIGHTS, *(name for name in problem.penalties(problem.start()) if name not in PAPER_WEIGHTS)]
+    known = dict.fromkeys([*PAPER_WEIGHTS, *problem.objective.losses, *problem.penalties(problem.start())])
     unknown = [name for name in weights if name not in known]
     if unknown:
         raise InputError(f"The objective has no part {', '.join(map(str, unknown))}. It has: {', '.join(known)}.")

@@ -21,6 +21,7 @@ RUNS = {
     "05_your_own_solver_or_space.py": ([], []),
     "06_sweep_and_target.py": (["--taus", "0.2", "1"], ["curve.json", "curve.png", "target-sheet.png"]),
     "07_folder_of_pictures.py": (["--count", "2"], ["run/manifest.jsonl", "run/gallery.html"]),
+    "08_blend_and_pair_edit.py": ([], ["blend-sheet.png", "pair-sheet.png"]),
 }
 
 

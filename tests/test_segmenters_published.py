@@ -16,13 +16,14 @@ from safetensors.torch import save_file
 from segmenter_states import ade20k_decoder, ade20k_encoder, face_parser
 
 from saminv._errors import CheckpointError, InputError, WeightsError
-from saminv.segment import SEGMENTERS, _weights
-from saminv.segment._weights import WeightFile, fit, read_state
+from saminv.segment import SEGMENTERS
 from saminv.segment.ade20k import FILES, FOLDER, ADE20KSegmenter
 from saminv.segment.bisenet import FILE as FACE_FILE
 from saminv.segment.bisenet import FaceParser
 from saminv.segment.detectron2 import PUBLISHED
 from saminv.segment.torchvision import DEEPLAB_FILES, LRASPP_FILE, MASKRCNN_FILE
+from saminv.weights import published
+from saminv.weights.published import WeightFile, fit, read_state
 
 ADDRESS = "https://example.org/models/net.pth"
 
@@ -191,7 +192,7 @@ def test_md5_of_what_was_fetched(offline, monkeypatch):
         Path(destination).write_bytes(b"weights")
         return Path(destination)
 
-    monkeypatch.setattr(_weights, "fetch", fake)
+    monkeypatch.setattr(published, "fetch", fake)
     digest = hashlib.md5(b"weights").hexdigest()
     assert WeightFile(ADDRESS, 1, md5=digest[:6]).find() == offline / "net.pth"
     (offline / "net.pth").unlink()

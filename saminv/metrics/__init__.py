@@ -1,7 +1,8 @@
 """Metrics: how far a picture is from its target, per image.
 
 What is here: pixel metrics (``mse``, ``psnr``), ``ssim``, the perceptual metrics (``demo``, ``lpips-vgg``,
-``lpips-alex``, ``lpips-squeeze``) and the measures of editing (:func:`edit_effect`, :func:`drift`).
+``lpips-alex``, ``lpips-squeeze``), further losses for inversions (``layers.py``: :class:`MultiScale` of another metric,
+identity and face parsing) and the measures of editing (:func:`edit_effect`, :func:`drift`).
 
 How to add one: write a subclass of :class:`AbstractMetric` in a file of its own (a metric that compares features of a
 network derives from :class:`AbstractPerceptual` and gives features and channel weights only) and register it below, as
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from ._base import METRICS, AbstractMetric, AbstractPerceptual, Prepared, get_metric
 from .editing import drift, edit_effect
+from .layers import MultiLayerIdentity, MultiLayerParsing, MultiScale
 
 METRICS.add("mse", "saminv.metrics.pixel:MSE")
 METRICS.add("psnr", "saminv.metrics.pixel:PSNR")
@@ -27,6 +29,9 @@ __all__ = [
     "METRICS",
     "AbstractMetric",
     "AbstractPerceptual",
+    "MultiLayerIdentity",
+    "MultiLayerParsing",
+    "MultiScale",
     "Prepared",
     "drift",
     "edit_effect",

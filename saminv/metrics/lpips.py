@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from .._errors import CheckpointError, InputError, MissingExtraError
 from ..weights import obtain
+from ..weights.published import read_state
 from ._base import AbstractPerceptual, unit_length
 
 HOST = "https://download.pytorch.org/models/"
@@ -89,9 +89,9 @@ class LPIPS(AbstractPerceptual):
         package = _package()
         if not isinstance(weights, Mapping):
             path = obtain(backbone.url, sha256=backbone.sha256, minimal_size=backbone.minimal_size, given=weights)
-            weights = _read(path)
+            weights = read_state(path)
         self.lpips = _build(package, net)
-        _fill(self.lpips, _read(_heads_path(net)), weights, self.name)
+        _fill(self.lpips, read_state(_heads_path(net)), weights, self.name)
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> LPIPS:
@@ -159,17 +159,3 @@ def _heads_path(net: str) -> Path:
     spec = find_spec("lpips")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / "weights" / "v0.1" / f"{net}.pth"
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    """Tensors of a file of torch.save, without executing anything that it contains."""
-    try:
-        # A memory map spares reading the classifier; files of the older format cannot be mapped.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({type(error).__name__}). It may be damaged: delete it and try again."
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state dict of tensors; it is not the file that is needed.")
-    return state

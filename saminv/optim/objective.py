@@ -38,11 +38,35 @@ PAPER_WEIGHTS = {
     "twin": 1.0,
     "code": 1e-2,
 }
+RESERVED = ("l2", "prior", "deviation", "feature", "noise", "padding", "twin", "code")
+"""Names of losses and regularisers that are no metrics."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What an objective keeps of B targets.
+
+    Attributes:
+        view: As they are compared `[B, 3, h, w]`.
+        features: What each metric keeps of them, by the name of its loss.
+    """
+
+    view: Tensor
+    features: dict[str, Prepared]
+
+    def select(self, rows: Tensor) -> Targets:
+        """The targets ``rows`` `[N]`."""
+        return Targets(self.view[rows], {name: kept.select(rows) for name, kept in self.features.items()})
+
+    def join(self, other: Targets) -> Targets:
+        """These targets and then the other ones, of the same objective."""
+        features = {name: kept.join(other.features[name]) for name, kept in self.features.items()}
+        return Targets(torch.cat([self.view, other.view]), features)
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Weighted sum of an L2 loss, a perceptual loss and the regularisers of the spaces.
+    """Weighted sum of an L2 loss, a perceptual loss, further losses and the regularisers of the spaces.
 
     Attributes:
         metric: Perceptual metric, or None for L2 alone.
@@ -51,14 +75,22 @@ class Objective:
         loss_size: Longer side in pixels at which images are compared (area down-sampling); None compares them as
             they are.
         clamp: Clamp the compared image to [-1, 1], as published. The gradient is zero beyond.
+        losses: Further metrics by the name of their weight; "perceptual" among them takes the place of ``metric``.
     """
 
     metric: AbstractMetric | None = None
     weights: Mapping[str, float] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
     loss_size: int | None = 256
     clamp: bool = False
+    losses: Mapping[str, AbstractMetric] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, loss in self.losses.items():
+            if not isinstance(loss, AbstractMetric) or loss.higher_is_better or name in RESERVED:
+                raise InputError(
+                    f"losses are metrics that become smaller with likeness, by names other than {', '.join(RESERVED)}; "
+                    f"{name!r} is {getattr(loss, 'name', type(loss).__name__)}."
+                )
         for name, weight in self.weights.items():
             if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < float("inf"):
                 raise InputError(f"The weight of {name!r} must be a number from 0 up, got {weight!r}.")
@@ -73,19 +105,22 @@ class Objective:
             image = area_resize(image, (round(height * scale), round(width * scale)))
         return image.clamp(-1, 1) if self.clamp else image
 
-    def prepare(self, target: Tensor) -> tuple[Tensor, Prepared | None]:
+    @property
+    def metrics(self) -> dict[str, AbstractMetric]:
+        """The metrics that count, by the name of their weight."""
+        usual = {} if self.metric is None else {"perceptual": self.metric}
+        return {name: metric for name, metric in {**usual, **self.losses}.items() if self.weights.get(name, 0)}
+
+    def prepare(self, target: Tensor) -> Targets:
         """Compute once what is needed of the targets `[B, 3, H, W]`."""
         view = self.view(target)
-        return view, self.metric.prepare(view) if self.metric is not None else None
+        return Targets(view, {name: metric.prepare(view) for name, metric in self.metrics.items()})
 
-    def reconstruction(self, image: Tensor, prepared: tuple[Tensor, Prepared | None]) -> dict[str, Tensor]:
+    def reconstruction(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
         """Unweighted reconstruction losses by name, each `[B]` (Eq. 3.5)."""
-        target, features = prepared
         view = self.view(image)
-        parts = {"l2": (view - target).square().mean(dim=(1, 2, 3))}
-        if self.metric is not None and features is not None and self.weights.get("perceptual", 0):
-            parts["perceptual"] = self.metric(view, features)
-        return parts
+        parts = {"l2": (view - targets.view).square().mean(dim=(1, 2, 3))}
+        return parts | {name: metric(view, targets.features[name]) for name, metric in self.metrics.items()}
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the parts, `[B]` (Eq. 3.8)."""

@@ -11,11 +11,10 @@ from torch import Tensor
 from .._errors import InputError
 from .._types import Latents, map_latents
 from ..generators._base import IMAGE, AbstractGenerator
-from ..metrics._base import Prepared
 from ..regions import Regions
 from ..sites import Tap
 from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask
-from .objective import Objective
+from .objective import Objective, Targets
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Problem:
     objective: Objective
     noise: str = "const"
     warm: Latents | None = None
-    _prepared: tuple[Tensor, Prepared | None] | None = field(default=None, repr=False)
+    _prepared: Targets | None = field(default=None, repr=False)
     _start: Latents | None = field(default=None, repr=False)
     _touched: Tensor | None = field(default=None, repr=False)
 
@@ -136,14 +135,13 @@ class Problem:
     def select(self, rows: Tensor) -> Problem:
         """The problem of the images ``rows`` `[N]`."""
         assert self._prepared is not None and self._start is not None and self._touched is not None
-        target, features = self._prepared
         return replace(
             self,
             target=self.target[rows],
             styles=self.styles[rows],
             regions=self.regions.select(rows),
             warm=None if self.warm is None else map_latents(lambda tensor: tensor[rows], self.warm),
-            _prepared=(target[rows], None if features is None else features.select(rows)),
+            _prepared=self._prepared.select(rows),
             _start=map_latents(lambda tensor: tensor[rows], self._start),
             _touched=self._touched[rows.cpu()],
         )
@@ -160,7 +158,6 @@ class Problem:
         assert self._prepared is not None and other._prepared is not None
         assert self._start is not None and other._start is not None
         assert self._touched is not None and other._touched is not None
-        features, theirs = self._prepared[1], other._prepared[1]
         warm = None if self.warm is None or other.warm is None else map_latents(_cat, self.warm, other.warm)
         return replace(
             self,
@@ -168,16 +165,13 @@ class Problem:
             styles=torch.cat([self.styles, other.styles]),
             regions=self.regions.join(other.regions),
             warm=warm,
-            _prepared=(
-                torch.cat([self._prepared[0], other._prepared[0]]),
-                features and theirs and features.join(theirs),
-            ),
+            _prepared=self._prepared.join(other._prepared),
             _start=map_latents(_cat, self._start, other._start),
             _touched=torch.cat([self._touched, other._touched]),
         )
 
     @property
-    def prepared(self) -> tuple[Tensor, Prepared | None]:
+    def prepared(self) -> Targets:
         """Targets as the objective compares them."""
         assert self._prepared is not None
         return self._prepared

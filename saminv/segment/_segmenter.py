@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import InputError, MissingExtraError
+from ..weights.published import Weights
 from ._base import AbstractSegmenter, Segments, check_image, clean
-from ._weights import Weights
 from .classes import Merging
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

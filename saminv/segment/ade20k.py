@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..weights.published import WeightFile, Weights, fit, plain_state, read_state
 from ._segmenter import AbstractClassSegmenter, torchvision_package
-from ._weights import WeightFile, Weights, fit, plain_state, read_state
 from .classes import ADE20K, ADE20K_MERGING, Merging
 
 FOLDER = "ade20k-resnet50dilated-ppm_deepsup"

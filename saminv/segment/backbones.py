@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .._errors import CheckpointError, InputError, MissingExtraError
 from .._registry import Registry
 from ..metrics.vision import SLOPE, VisionNet, _convolution, _stage
-from ..weights import read_safetensors
+from ..weights.published import read_state
 from .deeplab import EXPANSION, WIDTHS, AtrousPyramid, Decoder, DeepLab, enlarge
 
 BACKBONES: Registry[Callable[[int, Sequence[int]], nn.Module]] = Registry("invertibility backbone")
@@ -116,7 +116,7 @@ class TorchvisionDeepLab(nn.Module):
         Raises:
             CheckpointError: If the file is missing or damaged, or of another network.
         """
-        state = {key.removeprefix("features."): value for key, value in _read_state(Path(path)).items()}
+        state = {key.removeprefix("features."): value for key, value in read_state(Path(path)).items()}
         wanted = self.encoder.state_dict().keys()
         kept = {key: value for key, value in state.items() if key in wanted or not key.startswith(_UNUSED)}
         try:
@@ -178,17 +178,3 @@ def _torchvision() -> Any:
             'The backbones "deeplab-..." need torchvision: pip install torchvision. The backbone "small" works without.'
         ) from error
     return torchvision.models
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            return read_safetensors(path.read_bytes(), str(path))[0]
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{path} cannot be read as a file of weights: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} is no plain table of weights, such as torchvision's files are.")
-    return dict(state)

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..weights.published import WeightFile, fit
 from ._segmenter import AbstractClassSegmenter, torchvision_package
-from ._weights import WeightFile, fit
 from .classes import CELEBA_MASK, FACE_MERGING, Merging
 
 FILE = WeightFile(

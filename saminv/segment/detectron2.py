@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError, MissingExtraError
+from ..weights.published import WeightFile, fit
 from ._instances import AbstractInstanceSegmenter, Instances
-from ._weights import WeightFile, fit
 from .classes import COCO_MERGING, COCO_STUFF, COCO_THINGS, COCO_THINGS_MERGING, Merging
 
 HOST = "https://dl.fbaipublicfiles.com/detectron2/"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..weights.published import WeightFile, fit
 from ._instances import AbstractInstanceSegmenter, Instances
 from ._segmenter import AbstractClassSegmenter, torchvision_package
-from ._weights import WeightFile, fit
 from .classes import COCO_91, COCO_THINGS_MERGING, VOC, Merging
 
 HOST = "https://download.pytorch.org/models/"

@@ -1,4 +1,4 @@
-"""Weights of published segmentation networks: where they come from, reading them safely, fitting them to a network."""
+"""Weights that others have published: where they come from, reading them safely, fitting them to a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import CheckpointError, InputError, WeightsError
-from ..weights import fetch, obtain, weights_folder
+from ._fetch import fetch, obtain, weights_folder
 
 Weights = str | PathLike | Mapping[str, Tensor] | None
 """A file, a folder that holds it, a state dict, or None: look in the weights folder, else fetch."""
