@@ -117,7 +117,7 @@ def lying(means, areas):
 
 
 def test_a_large_segment_waits_for_far_worse_ones_to_leave():
-    errors = lying([[0.4, 1.0, 0.4, 0.1], [0.2, 0.5, 0.2, 0.1], [0.0] * 4], [50, 10, 1, 39])
+    errors = lying([[0.5, 1.5, 0.5, 0.1], [0.2, 0.5, 0.2, 0.1], [0.0] * 4], [50, 10, 1, 39])
     assert errors.levels(0.25)[0].tolist() == [1, 2, 1, 0]
     # The third covers 1 % only, and nothing is far worse than the second.
     assert errors.relieved().levels(0.25)[0].tolist() == [0, 2, 1, 0]
@@ -125,7 +125,7 @@ def test_a_large_segment_waits_for_far_worse_ones_to_leave():
 
 
 def test_without_far_worse_segments_nothing_is_relieved():
-    errors = lying([[0.4, 0.8, 0.5], [0.1, 0.2, 0.1]], [30, 30, 40])
+    errors = lying([[0.4, 1.0, 0.5], [0.1, 0.2, 0.1]], [30, 30, 40])
     assert torch.equal(errors.relieved().means, errors.means)
 
 

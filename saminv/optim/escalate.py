@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._types import Latents
 from ..metrics._base import AbstractMetric, Prepared
-from ..segment._base import FAR_WORSE, LARGE_AREA, dense_ids, paint, segment_mean
+from ..segment._base import LARGE_AREA, dense_ids, paint, segment_mean
 from .problem import Evaluation, Problem
 from .wrappers import AbstractWrapper, WrappedState
 
@@ -82,7 +82,7 @@ class Escalate(AbstractWrapper):
     first_share: float = 0.40
     later_share: float = 0.10
     last_share: float = 0.20
-    worst_factor: float = FAR_WORSE
+    worst_factor: float = 2.0
     least_area: float = LARGE_AREA
     patient_level: int = 2
     small_area: float = 0.01

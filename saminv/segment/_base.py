@@ -15,8 +15,6 @@ from torch import Tensor
 from .._errors import InputError
 from .._registry import Registry
 
-FAR_WORSE = 2.0
-"""By how many times a segment's error is above another's if it is far worse."""
 LARGE_AREA = 0.02
 """Share of the image from which a segment is large."""
 

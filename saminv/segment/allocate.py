@@ -12,8 +12,10 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..regions import Formulation, Regions
-from ._base import FAR_WORSE, LARGE_AREA, Segments, dense_ids, paint, segment_mean
+from ._base import LARGE_AREA, Segments, dense_ids, paint, segment_mean
 
+RELIEF = 2.5
+"""By how many times a segment's error falls once far worse ones have left its styles; those are this much worse."""
 Tau = Union[float, Mapping[str, float]]
 """A threshold, or thresholds by class name; "*" is that of all classes without one of their own."""
 
@@ -77,7 +79,7 @@ class SegmentErrors:
 
         Errors are of inversions of the whole image into one space, where all segments share the styles: far worse ones
         pull these away from what a large segment needs. So the error of a segment that covers at least
-        ``LARGE_AREA`` of the image is divided by ``FAR_WORSE`` if another one has more than that many times its error.
+        ``LARGE_AREA`` of the image is divided by ``RELIEF`` if another one has more than that many times its error.
         At every threshold for all that then lets it stay, the other one leaves. :class:`saminv.optim.Escalate` looks
         at such segments again after the far worse ones have left.
         """
@@ -85,7 +87,7 @@ class SegmentErrors:
         first = self.means[0]
         worst = first.amax(dim=1, keepdim=True)
         large = sizes >= LARGE_AREA * self.segments.ids[0].numel()
-        spared = torch.where(large & (worst > FAR_WORSE * first), first / FAR_WORSE, first)
+        spared = torch.where(large & (worst > RELIEF * first), first / RELIEF, first)
         return replace(self, means=torch.cat([spared[None], self.means[1:]]))
 
     def levels(self, tau: float | Tensor | Mapping[str, float]) -> Tensor:
