@@ -215,6 +215,28 @@ def test_targets(tmp_path: Path, cache: Path, single_thread) -> None:
 
 
 @pytest.mark.slow
+def test_padding(tmp_path: Path, cache: Path, single_thread) -> None:
+    content = run_benchmark("padding", cache, tmp_path, scenes=4)
+    strangers = [record["strangers"] for record in content["scenes"] if "strangers" in record]
+    assert len(content["scenes"]) == 4 and len(strangers) == 2
+    assert {"W+", "+ P0, 1, 3, 5, 7, 9", "FS4", "FS7"} <= set(strangers[0])
+    assert "mixing" in strangers[0]["FS5"] and "mixing" not in strangers[0]["W+"]
+
+
+@pytest.mark.slow
+def test_pair_edits(tmp_path: Path, cache: Path, single_thread) -> None:
+    [chunk] = run_benchmark("pair_edits", cache, tmp_path, scenes=2)["scenes"]
+    assert len(chunk["car_hue"]["outside"]["P"]) == 2
+    assert chunk["car_x"]["chosen"] in ("W+", "P")
+
+
+@pytest.mark.slow
+def test_starts(tmp_path: Path, cache: Path, single_thread) -> None:
+    content = run_benchmark("starts", cache, tmp_path, scenes=2)
+    assert set(content["scenes"][0]["nearest"]) == {"50", "75", "100", "125", "150", "200", "300"}
+
+
+@pytest.mark.slow
 def test_folder_runs(tmp_path: Path) -> None:
     folder_runs = importlib.import_module("folder_runs")
     out = tmp_path / "out.json"

@@ -1,0 +1,63 @@
+"""Starts without training: how many W+ steps from the nearest of random samples reach what 300 cold ones do.
+
+Scenes without strangers and with them, into W+ alone. A cold start is the mean w. The budget of a run fixes its
+schedule, so every number of steps is a run of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from common import Options, Record, Scene, figure, median, parse, report, run
+from common import table as markdown
+
+import saminv
+
+TOGETHER = 8
+"""Scenes that are inverted in one batch."""
+BUDGETS = (50, 75, 100, 125, 150, 200, 300)
+COLD = 300
+
+
+def task(chunk: Scene, options: Options) -> Record:
+    """PSNR of a batch of scenes by start and budget; ``chunk.index`` counts batches."""
+    numbers = range(TOGETHER * chunk.index, min(TOGETHER * (chunk.index + 1), options.scenes))
+    images = torch.cat([Scene.numbered(k).batch.images for k in numbers])
+
+    def psnr(start: str, steps: int) -> list[float]:
+        settings = {"generator": "demo", "segmenter": "none", "invertibility": "measured"}
+        return saminv.invert(images, ["W+"], encoder=start, steps=steps, **settings).stats["psnr"].tolist()
+
+    scale = options.steps / COLD
+    runs = {str(steps): psnr("nearest", max(1, round(scale * steps))) for steps in BUDGETS}
+    cold = psnr("mean", options.steps)
+    rows = [{"cold": cold[k], "nearest": {steps: found[k] for steps, found in runs.items()}} for k in range(len(cold))]
+    return {"scenes": rows}
+
+
+def start_table(records: Sequence[Record]) -> str:
+    """Median PSNR by budget."""
+    rows: list[list[object]] = [["mean w", str(COLD), median(records, "cold")]]
+    rows += [["nearest sample", str(steps), median(records, "nearest", str(steps))] for steps in BUDGETS]
+    return markdown(["Start", "steps", "PSNR (dB)"], rows)
+
+
+def enough(records: Sequence[Record]) -> float | None:
+    """Least budget from which the median PSNR is that of the cold start or more."""
+    cold = median(records, "cold")
+    reached = [steps for steps in BUDGETS if (median(records, "nearest", str(steps)) or 0) >= (cold or 0)]
+    return float(min(reached)) if reached else None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the benchmark."""
+    options = parse("starts", __doc__, argv)
+    chunks = run("starts", task, range(-(-options.scenes // TOGETHER)), options)
+    records = [scene for chunk in chunks for scene in chunk["scenes"]]
+    found = [figure("steps from the nearest sample to the PSNR of 300 from the mean w", enough(records), at_most=150)]
+    report("starts", options, [start_table(records)], found, records)
+
+
+if __name__ == "__main__":
+    main()
