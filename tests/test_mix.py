@@ -153,8 +153,9 @@ def test_spaces_that_cannot_move_are_refused(invert, pictures, padded):
     for wrong, words in ((["FS"], "FS cannot"), ([], "spaces is empty"), ("P", "list of names")):
         with pytest.raises(InputError, match=words):
             interpolate(padded, padded, wrong, [1.0])
-    with pytest.raises(InputError, match="no amounts"):
-        interpolate(padded, padded, ["P"], [])
+    for amounts in ([], [0.5, float("nan")]):
+        with pytest.raises(InputError, match="some finite numbers"):
+            interpolate(padded, padded, ["P"], amounts)
 
 
 def test_pairs_that_show_nothing_are_refused(padded):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close, golden
-from toys import toy_stylegan2
+from toys import LinearGenerator, toy_stylegan2
 
 from saminv import InputError
 from saminv.checkpoints import stylegan2_from_genforce
@@ -200,6 +200,11 @@ def test_names_of_no_padding(toy, name, words):
 def test_paddings_that_overlap_are_refused(toy):
     with pytest.raises(InputError, match="P and P5 both set the site 'P5'"):
         resolve_spaces(["P", "P5"], toy)
+
+
+def test_generators_without_padding_offer_none():
+    with pytest.raises(InputError, match="Unknown space 'P'. This generator offers: Z, W, "):
+        make_space("P", LinearGenerator(), SpaceOptions())
 
 
 def test_small_generators_have_fewer_paddings():

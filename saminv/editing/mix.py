@@ -9,6 +9,7 @@ Reference:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,19 +81,19 @@ def interpolate(first: Solution, second: Solution, spaces: Sequence[str], amount
     """
     _check_pair(first, second)
     moving = _movable(first, spaces)
-    if not len(amounts):
-        raise InputError("There are no amounts; give some numbers, such as [0, 0.25, 0.5, 0.75, 1].")
+    if not len(amounts) or not all(math.isfinite(amount) for amount in amounts):
+        raise InputError(f"amounts must be some finite numbers, such as [0, 0.25, 0.5, 0.75, 1]; got {list(amounts)}.")
     pictures = []
     for amount in amounts:
         latents = {
-            name: map_value(first.latents[name], second.latents[name], float(amount)) if name in moving else value
+            name: _between(first.latents[name], second.latents[name], float(amount)) if name in moving else value
             for name, value in first.latents.items()
         }
         pictures.append(render_latents(first, latents))
     return torch.stack(pictures, dim=1).flatten(0, 1)
 
 
-def map_value(start: Value, end: Value, amount: float) -> Value:
+def _between(start: Value, end: Value, amount: float) -> Value:
     """The value at ``amount`` of the way between two."""
     # lerp is exact at 0 only.
     return {key: end[key] if amount == 1 else torch.lerp(start[key], end[key], amount) for key in start}
