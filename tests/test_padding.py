@@ -203,7 +203,7 @@ def test_paddings_that_overlap_are_refused(toy):
 
 
 def test_generators_without_padding_offer_none():
-    with pytest.raises(InputError, match="Unknown space 'P'. This generator offers: Z, W, "):
+    with pytest.raises(InputError, match=r"Unknown space 'P'\. This generator offers: Z, W, "):
         make_space("P", LinearGenerator(), SpaceOptions())
 
 
