@@ -125,7 +125,8 @@ def invert(
     pictures = load_many(img)
     with recipe.seeded():
         job = recipe.prepare(pictures)
-        job.warn()
+        recipe.warn_of_inert()
+        job.warn_of_foreign()
         if recipe.target is not None:
             return search_job(recipe, job, progress)
         return job.finish(solve(job.problem, job.solver, max_steps=steps, progress=progress))
@@ -166,7 +167,8 @@ def sweep(
     pictures = load_many(img)
     with recipe.seeded():
         job = recipe.prepare(pictures)
-        job.warn()
+        recipe.warn_of_inert()
+        job.warn_of_foreign()
         return sweep_job(recipe, job, checked, progress)
 
 

@@ -46,7 +46,7 @@ from .segment import (
 )
 from .segment.allocate import SegmentErrors, Tau, check_tau, thresholds
 from .solution import Solution
-from .spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
+from .spaces import AbstractSpace, AbstractStyleSpace, cut_off, resolve_spaces
 from .spaces._base import SpaceOptions
 
 DEFAULT_TAU = 0.3
@@ -154,6 +154,21 @@ class Recipe:
             return Escalate(solver, self.metric, ids, taus)
         return PlateauStop(solver)
 
+    def warn_of_inert(self) -> None:
+        """Warn of variables that cannot change the picture."""
+        if not any(space.twin for space in self.spaces):
+            return
+        styles = self.generator.statistics(self.options.label).mean_w.to(self.generator.device, self.generator.dtype)
+        inert = cut_off(self.generator, self.spaces, styles.expand(1, self.generator.num_styles, -1))
+        if inert:
+            twins = ", ".join(space.name for space in self.spaces if space.twin)
+            warnings.warn(
+                f"{', '.join(inert)} cannot change the picture: {twins} replaces what comes of it. Only the picture "
+                f"without {twins}, which is inverted at the same time, depends on it.",
+                UserWarning,
+                stacklevel=3,
+            )
+
     @property
     def settings(self) -> dict[str, Any]:
         """What a solution says about how it was made, as plain JSON values."""
@@ -225,16 +240,8 @@ class Job:
         }
         return replace(solution, stats=stats, provenance=provenance, segments=self.segments.ids)
 
-    def warn(self) -> None:
-        """Warn of variables without an effect, and of pictures that look far from what the generator makes."""
-        if cut_off := self.problem.cut_off():
-            twins = ", ".join(space.name for space in self.recipe.spaces if space.twin)
-            warnings.warn(
-                f"{', '.join(cut_off)} cannot change the picture: {twins} replaces what comes of it. Only the picture "
-                f"without {twins}, which is inverted at the same time, depends on it.",
-                UserWarning,
-                stacklevel=3,
-            )
+    def warn_of_foreign(self) -> None:
+        """Warn of pictures that look far from what the generator makes."""
         for name, value in zip(self.names, self.found.get("domain_distance", torch.empty(0)).tolist()):
             if value > FAR_FROM_DOMAIN:
                 warnings.warn(far_sentence(name, value), UserWarning, stacklevel=3)

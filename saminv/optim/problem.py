@@ -200,19 +200,6 @@ class Problem:
         assert isinstance(image, Tensor)
         return image
 
-    def cut_off(self) -> list[str]:
-        """Variables that the picture does not depend on, because a space with a twin replaces what they change.
-
-        They are named by their sites where a space has several, else by the space.
-        """
-        if not any(space.twin for space in self.spaces):
-            return []
-        one = self.select(torch.zeros(1, dtype=torch.int64, device=self.target.device))
-        y = map_latents(lambda tensor: tensor.requires_grad_(), one.start())
-        named = [(name if len(value) == 1 else key, x) for name, value in y.items() for key, x in value.items()]
-        gradients = torch.autograd.grad(one.render(y).sum(), [x for _, x in named], allow_unused=True)
-        return [name for (name, _), gradient in zip(named, gradients) if gradient is None]
-
     def penalties(self, y: Latents) -> dict[str, Tensor]:
         """Unweighted regularisers by name, each `[B]`; spaces that share a name are added."""
         found: dict[str, Tensor] = {}

@@ -106,6 +106,7 @@ def run(
     folder, writer = Path(out), SolutionWriter(Path(out), tuple(keep)) if write is None else write
     settings = {"spaces": spaces, "tau": tau, **settings}
     recipe = make_recipe(**settings)
+    recipe.warn_of_inert()
     header = {**_signature(recipe), "keep": _plain(writer), "sequence": sequence}
     with Manifest.open(folder, header) as manifest:
         items = _items(images, folder, manifest.records, limit, shuffle_seed)

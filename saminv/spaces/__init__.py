@@ -11,6 +11,7 @@ from ._base import (
     AbstractStyleSpace,
     SpaceOptions,
     available_spaces,
+    cut_off,
     make_space,
     resolve_spaces,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "WSpace",
     "ZSpace",
     "available_spaces",
+    "cut_off",
     "make_space",
     "resolve_spaces",
 ]

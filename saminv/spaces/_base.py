@@ -171,6 +171,22 @@ def space_mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regi
     return regions.mask(space.name, generator.site(space.sites(generator)[0]))
 
 
+def cut_off(generator: AbstractGenerator, spaces: Sequence[AbstractSpace], styles: Tensor) -> list[str]:
+    """Variables that the picture of ``styles`` `[1, L, D]` does not depend on, since a twin replaces what they change.
+
+    They are named by their sites where a space has several, else by the space.
+    """
+    values = {space.name: space.init(generator, styles) for space in spaces}
+    named = [(name if len(value) == 1 else key, x) for name, value in values.items() for key, x in value.items()]
+    for _, tensor in named:
+        tensor.requires_grad_()
+    taps = [tap for space in spaces for tap in space.bind(generator, values[space.name], None)]
+    image = generator.synthesis(styles, taps)
+    assert isinstance(image, Tensor)
+    gradients = torch.autograd.grad(image.sum(), [tensor for _, tensor in named], allow_unused=True)
+    return [name for (name, _), gradient in zip(named, gradients) if gradient is None]
+
+
 SPACES: Registry[type[AbstractSpace]] = Registry("space")
 _FAMILY = re.compile(r"([A-Z]+)(\d+|\d+-\d+|\[.*\])")
 
