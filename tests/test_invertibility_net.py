@@ -259,7 +259,7 @@ def test_encoder_files_that_are_none_are_refused(tmp_path):
     net = network(backbone=TORCHVISION[2], widths=(8, 4, 8))
     (tmp_path / "a.pth").write_bytes(b"nothing")
     torch.save([1], tmp_path / "b.pth")
-    for file, message in (("a.pth", "cannot be read"), ("b.pth", "no plain table"), ("c.pth", "cannot be read")):
+    for file, message in (("a.pth", "cannot be read"), ("b.pth", "no state dict"), ("c.pth", "cannot be read")):
         with pytest.raises(CheckpointError, match=message):
             net.init_from_file(tmp_path / file)
     with pytest.raises(InputError, match="none of torchvision's"):
