@@ -31,8 +31,10 @@ TAUS = (*(round(0.1 + 0.025 * k, 3) for k in range(13)), 1.0)
 """The thresholds of the SAM report's curves."""
 SWEEP_SHARE = 2.7
 """Steps of a sweep after its first solves, as a multiple of theirs."""
-SEARCH_SHARE = 2.0
+SEARCH_SHARE = 1.9
 """The same of a search."""
+SECOND_LOOK = 1.5
+"""Steps of a search's second look at the allocation before its result, as a multiple of those of its other solves."""
 LEAST_STEPS = 10
 
 
@@ -199,24 +201,28 @@ class _Search:
     """Bisection of all pictures at once.
 
     The most editable allocation is solved first and fully; the others start from the nearest solved one on their more
-    editable side, which missed the target. So the allocation before the result is known to miss it.
+    editable side, which missed the target. The allocation before the result missed it after few steps, so it gets some
+    more in the end, and is the result if these are enough.
     """
 
     def __init__(self, recipe: Recipe, job: Job, errors: SegmentErrors, target: Target) -> None:
         self.errors, self.target, self.walk = errors, target, Walk(recipe, job, errors)
         self.taus = [errors.steps(row) for row in range(len(job.names))]
         longest = max(map(len, self.taus))
-        self.rounds = 1 + math.ceil(math.log2(longest)) if longest > 1 else 1
-        self.steps = _shared_steps(recipe.steps, SEARCH_SHARE, self.rounds - 1)
+        bisections = math.ceil(math.log2(longest)) if longest > 1 else 0
+        self.rounds = bisections + 2 if bisections else 1
+        share = SEARCH_SHARE / (bisections + SECOND_LOOK)
+        self.steps, self.more = (_shared_steps(recipe.steps, times * share, 1) for times in (1.0, SECOND_LOOK))
         # The last allocation known to miss the target, and the first known to meet it.
         self.misses = [-1] * len(self.taus)
         self.meets: list[int | None] = [None] * len(self.taus)
+        self.looked = False
 
     def advance(self) -> bool:
         """Solve one allocation of each picture that is not decided; returns whether there was one."""
         tries = {row: index for row in range(len(self.taus)) if (index := self._next(row)) is not None}
         if not tries:
-            return False
+            return self._look_again()
         # All pictures begin together, so the first round is the only one without neighbours.
         first = all(index == 0 for index in tries.values())
         warm = None if first else [self.walk.solved[row, self.misses[row]] for row in tries]
@@ -230,6 +236,22 @@ class _Search:
                 self.meets[row] = index
             else:
                 self.misses[row] = index
+        return True
+
+    def _look_again(self) -> bool:
+        """Go on with the allocation before each result, if it was not solved fully; returns whether there was one."""
+        rows = [row for row, (low, high) in enumerate(zip(self.misses, self.meets)) if high is not None and low > 0]
+        if self.looked or not rows:
+            return False
+        self.looked = True
+        before = [self.walk.solved[row, self.misses[row]] for row in rows]
+        taus = torch.tensor([self.taus[row][self.misses[row]] for row in rows], dtype=torch.float64)
+        levels = self.errors.select(torch.tensor(rows)).levels(taus)
+        solution = self.walk.solve(rows, None, levels, before, self.more)
+        for place, row in enumerate(rows):
+            if self.target.met(solution[place].stats):
+                self.meets[row] = self.misses[row]
+                self.walk.solved[row, self.misses[row]] = solution[place]
         return True
 
     def _next(self, row: int) -> int | None:
