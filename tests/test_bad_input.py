@@ -108,7 +108,7 @@ def test_floats_from_0_to_1_are_warned_of(quick):
 
 BAD_SETTINGS = {
     "unknown space": ({"spaces": ["F9"]}, r"Unknown space 'F9'.*offers:.*F0, F1, F2, F3, F4, F5, F6"),
-    "another unknown space": ({"spaces": ["W+", "P5"]}, "Unknown space 'P5'"),
+    "another unknown space": ({"spaces": ["W+", "Q5"]}, "Unknown space 'Q5'"),
     "no spaces": ({"spaces": []}, "spaces is empty"),
     "one site twice": ({"spaces": ["W", "W+"]}, "W and W\\+ both set the site 'styles'"),
     "one space twice": ({"spaces": ["W+", "F4", "F4"]}, "F4 twice"),
