@@ -2,16 +2,19 @@
 
 The first table has the rows of the padding space paper's table 2, by optimisation: W+, then with more and more padding.
 The second compares feature codes at K = 4 to 7 (figure 22 of the Feature-Style paper) in distortion and style mixing:
-how much of the picture follows the other picture's styles when the code stays. All scenes are inverted in batches.
+how much of the picture follows the other picture's styles when the code stays. The third is about SAM: what padding,
+which acts on the whole border under every mask, adds and costs there. All scenes are inverted in batches. Those without
+strangers see only the rows that a bar compares, and only the first batches see all feature codes.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
 import torch
-from common import Options, Record, Scene, figure, median, parse, report, run
+from common import Options, Record, Scene, figure, kept, median, parse, report, run
 from common import table as markdown
 from measures import EDITED, EditTrial, reconstruction
 from torch import Tensor
@@ -32,9 +35,12 @@ PADDED = {
     "+ P0, 1, 3, 5, 7, 9": ["W+", "P0-9"],
 }
 CODED = {f"FS{k}": ["W+", f"FS{k}"] for k in range(4, 8)} | {"FS5 and P7": ["W+", "FS5", "P7"]}
+MASKED = {"W+ and masked F6": ["W+", "F6"], "W+, P and masked F6": ["W+", "P", "F6"]}
 FULL = "+ P0, 1, 3, 5, 7"
 LARGER = "+ P0, 1, 3, 5, 7, 9"
 USUAL = "FS5"
+COMPARED = ("W+", FULL, USUAL)
+"""Rows that are measured without strangers too."""
 GROUPS = {"strangers": "with strangers", "clean": "without"}
 
 
@@ -46,10 +52,13 @@ def task(chunk: Scene, options: Options) -> Record:
     start = torch.cat([scene.start for scene in scenes])
     trials = [EditTrial(scene) for scene in scenes]
     rows: list[Record] = [{} for _ in scenes]
-    for name, spaces in {**PADDED, **CODED}.items():
-        settings = {"generator": "demo", "encoder": start, "steps": options.steps, "segmenter": "none"}
-        solution = saminv.invert(images, spaces, invertibility="measured", **settings)
-        mixed = style_share(solution) if name in CODED else None
+    for name, spaces in rows_of(chunk.index).items():
+        settings: Record = {"generator": "demo", "steps": options.steps}
+        if name not in MASKED:
+            settings |= {"segmenter": "none", "invertibility": "measured"}
+        make = functools.partial(saminv.invert, images, spaces, encoder=start, **settings)
+        solution = kept(["padding", chunk.index, len(scenes), spaces, settings], make, options)
+        mixed = style_share(solution) if name in CODED and len(scenes) > 1 else None
         for k, scene in enumerate(scenes):
             one = solution[k]
             rows[k][name] = {**reconstruction(one.image, scene.batch.images), **trials[k].measure(one)}
@@ -57,6 +66,14 @@ def task(chunk: Scene, options: Options) -> Record:
                 rows[k][name]["mixing"] = mixed[k]
     group = "strangers" if scenes[0].strangers else "clean"
     return {"scenes": [{group: row} for row in rows]}
+
+
+def rows_of(batch: int) -> dict[str, list[str]]:
+    """Names and spaces of the rows that a batch measures."""
+    strangers, first = batch % 2 == 0, batch < 2
+    coded = {name: spaces for name, spaces in CODED.items() if first or name == USUAL}
+    padded = {name: spaces for name, spaces in PADDED.items() if strangers or name in COMPARED}
+    return {**padded, **coded, **(MASKED if strangers else {})}
 
 
 @torch.no_grad()
@@ -84,9 +101,23 @@ def padding_table(records: Sequence[Record]) -> str:
     rows = []
     for name in PADDED:
         figures = [median(records, group, name, key) for group in GROUPS for key in ("psnr", "perceptual")]
-        effects = [median(records, "strangers", name, "effect", factor) for factor in EDITED]
-        rows.append([name, *figures, *effects, median(records, "strangers", name, "mean_drift")])
+        rows.append([name, *figures, *edit_figures(records, name)])
     return markdown(["Space", *headers(), *EDITED, "drift outside"], rows, digits=3)
+
+
+def masked_table(records: Sequence[Record]) -> str:
+    """Medians of SAM without and with padding, with strangers."""
+    rows = []
+    for name in MASKED:
+        figures = [median(records, "strangers", name, key) for key in ("psnr", "perceptual")]
+        rows.append([name, *figures, *edit_figures(records, name)])
+    return markdown(["Spaces", "PSNR (dB)", "demo perceptual", *EDITED, "drift outside"], rows, digits=3)
+
+
+def edit_figures(records: Sequence[Record], name: str) -> list[float | None]:
+    """Medians of the effect of each edit, and of the drift, with strangers."""
+    effects = [median(records, "strangers", name, "effect", factor) for factor in EDITED]
+    return [*effects, median(records, "strangers", name, "mean_drift")]
 
 
 def code_table(records: Sequence[Record]) -> str:
@@ -132,6 +163,10 @@ def figures(records: Sequence[Record]) -> list[Record]:
             "mean edit effect of W+ and P above that of W+, with strangers",
             difference(records, "strangers", FULL, "W+", "mean_effect"),
         ),
+        figure(
+            "mean edit effect of W+, P and masked F6 above that without P",
+            difference(records, "strangers", *reversed(MASKED), "mean_effect"),
+        ),
         *(
             figure(
                 f"perceptual distance of {USUAL} above that of W+ and P, {words}",
@@ -149,7 +184,8 @@ def main(argv: list[str] | None = None) -> None:
     pairs = -(-options.scenes // (2 * TOGETHER))
     chunks = [k for k in range(2 * pairs) if range(2 * TOGETHER * (k // 2) + k % 2, options.scenes, 2)]
     records = [scene for chunk in run("padding", task, chunks, options) for scene in chunk["scenes"]]
-    report("padding", options, [padding_table(records), code_table(records)], figures(records), records)
+    tables = [padding_table(records), code_table(records), masked_table(records)]
+    report("padding", options, tables, figures(records), records)
 
 
 if __name__ == "__main__":

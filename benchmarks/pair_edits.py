@@ -16,6 +16,7 @@ from common import table as markdown
 from torch import Tensor
 
 import saminv
+from saminv import Solution
 from saminv.demo import FACTORS, render
 from saminv.editing import PairEdit
 
@@ -27,18 +28,17 @@ SPACES = ("W+", "P")
 AMOUNT = 0.35
 """Change of a factor, as part of its range."""
 MARGIN, VISIBLE = 4, 0.02
-TOGETHER = 10
+TOGETHER = 13
 """Scenes that are inverted in one batch."""
 SCENES = 50
 
 
-def pair_of(factor: str, index: int = 0) -> Tensor:
-    """Factors `[2, K]` of a held-out scene, before and after the change of one of them."""
-    before = Scene(index, False).batch.factors
-    after = before.clone()
+def changed(factors: Tensor, factor: str) -> Tensor:
+    """Factors `[B, K]` with one of them moved, towards the side with more room."""
     column = FACTORS.index(factor)
-    after[:, column] += AMOUNT if float(before[0, column]) < 0.5 else -AMOUNT
-    return torch.cat([before, after.clamp(0, 1)])
+    moved = factors.clone()
+    moved[:, column] += torch.where(factors[:, column] < 0.5, AMOUNT, -AMOUNT)
+    return moved.clamp(0, 1)
 
 
 def task(chunk: Scene, options: Options) -> Record:
@@ -49,12 +49,13 @@ def task(chunk: Scene, options: Options) -> Record:
     images = torch.cat([scene.batch.images for scene in scenes])
     start = torch.cat([scene.start for scene in scenes])
     others = saminv.invert(images, SPACES, encoder=start, **settings)
+    first = Scene(0, False).batch
+    pictures = torch.cat([render(changed(first.factors, factor)).images for factor in PAIRS])
+    before = saminv.invert(first.images, SPACES, **settings)
+    after = saminv.invert(pictures, SPACES, encoder=Solution.join([before] * len(PAIRS)), **settings)
     found: Record = {}
-    for factor in PAIRS:
-        pictures = render(pair_of(factor)).images
-        before = saminv.invert(pictures[:1], SPACES, **settings)
-        after = saminv.invert(pictures[1:], SPACES, **{**settings, "encoder": before})
-        pair = PairEdit(before, after)
+    for row, factor in enumerate(PAIRS):
+        pair = PairEdit(before, after[row])
         outside = torch.cat([untouched(scene, factor) for scene in scenes])
         changes = {}
         for space in SPACES:
@@ -66,10 +67,7 @@ def task(chunk: Scene, options: Options) -> Record:
 
 def untouched(scene: Scene, factor: str) -> Tensor:
     """`[1, H, W]`, 1 where a change of the factor alone leaves the scene's own picture as it is."""
-    factors = scene.batch.factors.clone()
-    column = FACTORS.index(factor)
-    factors[:, column] += AMOUNT if float(factors[0, column]) < 0.5 else -AMOUNT
-    after = render(factors.clamp(0, 1)).images
+    after = render(changed(scene.batch.factors, factor)).images
     touched = ((after - scene.batch.images).abs() > VISIBLE).any(dim=1, keepdim=True).float()
     return 1 - F.max_pool2d(touched, 2 * MARGIN + 1, 1, MARGIN)[:, 0]
 

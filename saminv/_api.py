@@ -59,9 +59,9 @@ def invert(
         spaces: Names such as "W+", "F4", "F6"; the generator's default where None. Segments are shared out among the
             style space (if named) and the feature spaces.
         tau: Largest mean perceptual error of a segment that stays in a more editable space, from 0 up; or one for each
-            class by name, such as ``{"car": 0.4, "*": 0.25}``. None is 0.3, or 0.15 for a picture that is far from what
-            the generator makes; ``stats["tau"]`` says which. "auto" is the most editable allocation that reaches the
-            target.
+            class by name, such as ``{"car": 0.4, "*": 0.25}``. None is 0.2 where errors are predicted, 0.3 where they
+            are measured, or 0.15 for a picture that is far from what the generator makes; ``stats["tau"]`` says which.
+            "auto" is the most editable allocation that reaches the target.
         target_psnr, target_lpips: What ``tau="auto"`` has to reach: PSNR in dB, or the perceptual metric, whichever it
             is; exactly one of them.
         generator: Name, file or generator.

@@ -328,10 +328,15 @@ def _weights(formulation: str, losses: Mapping[str, Any], given: Mapping[str, fl
     return {**dict.fromkeys(losses, FURTHER_WEIGHT), **usual, **given}
 
 
+def metric_name(metric: str, generator: AbstractGenerator) -> str:
+    """The metric that a name stands for: "auto" is the one that suits the generator."""
+    suited = "demo" if generator.name == "demo" else "lpips-vgg"
+    return suited if metric == "auto" else metric
+
+
 def _suited_metric(metric: str | AbstractMetric, generator: AbstractGenerator) -> AbstractMetric:
     if isinstance(metric, str):
-        suited = "demo" if generator.name == "demo" else "lpips-vgg"
-        metric = get_metric(suited if metric == "auto" else metric)
+        metric = get_metric(metric_name(metric, generator))
     if not isinstance(metric, AbstractMetric):
         raise InputError(f"metric must be a name or a metric, not {type(metric).__name__}.")
     if metric.higher_is_better or not metric.spatial:

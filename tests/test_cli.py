@@ -270,6 +270,39 @@ def test_words_of_invertibility_pass_through(word) -> None:
     assert inversion_settings(arguments)["invertibility"] == word
 
 
+def test_losses_weights_and_rates_of_spaces() -> None:
+    words = ["--loss", "multi-scale", "--loss", "shape=mse", "--weight", "l2=2", "--weight", "shape=.5"]
+    arguments = cli._parser().parse_args(["invert", "a.png", *words, "--rate-of", "P=0.2"])
+    found = inversion_settings(arguments)
+    assert {name: loss.name for name, loss in found["losses"].items()} == {"perceptual": "demo-x3", "shape": "mse"}
+    assert (found["weights"], found["rates"]) == ({"l2": 2.0, "shape": 0.5}, {"P": 0.2})
+    plain = inversion_settings(cli._parser().parse_args(["invert", "a.png"]))
+    assert not plain["losses"] and not plain["weights"] and not plain["rates"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--loss", "scales"], "multi-scale, identity=FILE"),
+        (["--loss", "multi-scale=x"], "Unknown metric"),
+        (["--loss", "identity=none.pth"], "none.pth"),
+        (["--weight", "l3=1"], "The objective has no part l3"),
+        (["--rate-of", "Q=1"], "rates must map spaces"),
+    ],
+)
+def test_bad_losses_weights_and_rates(words, reason, photo, quick, tmp_path, capsys) -> None:
+    assert cli.main(["invert", str(photo), *quick, *words, "--out", str(tmp_path)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--weight", "--rate-of"])
+@pytest.mark.parametrize("word", ["l2", "=1", "l2=", "l2=nan", "l2=x"])
+def test_what_is_no_number_by_name(option, word, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["invert", "a.png", option, word])
+    assert caught.value.code == 2 and "is no NAME=NUMBER" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [["--tau", "x"], ["--tau", "=1"], ["--tau", "a=x"], ["--tau", "a=1", "a=2"]])
 def test_what_is_no_tau(words, capsys) -> None:
     with pytest.raises(SystemExit) as caught:

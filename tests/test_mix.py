@@ -12,6 +12,7 @@ from toys import toy_stylegan2
 import saminv
 from saminv import InputError
 from saminv.editing import PairEdit, blend, interpolate, mean_image, mix_styles
+from saminv.editing.panels import draw_blend, draw_codes, draw_pair
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +164,20 @@ def test_pairs_that_show_nothing_are_refused(padded):
         PairEdit(padded[0], padded[0])
     with pytest.raises(InputError, match="one pair of pictures, not by 2"):
         PairEdit(padded, padded)
+
+
+def test_sheets(invert, padded, coded):
+    a, b = padded[0], padded[1]
+    blends = draw_blend(a, b)
+    assert blends.shape[1] == 3 and draw_blend(padded, padded).shape[2] > 1.9 * blends.shape[2]
+    shallow = invert(coded.target, ["W+", "FS4"])
+    one = draw_codes({"FS": (coded[0], coded[1])})
+    both = draw_codes({"FS": (coded[0], coded[1]), "FS4": (shallow[0], shallow[1])})
+    assert one.shape[3] == both.shape[3] and one.shape[2] < both.shape[2] < 2 * one.shape[2]
+    # The first row of both sheets is the same.
+    shared = one.shape[2] * 3 // 4
+    assert torch.equal(one[:, :, :shared], both[:, :, :shared])
+    alone, others = draw_pair(PairEdit(a, b)), draw_pair(PairEdit(a, b), padded)
+    assert alone.shape[3] == others.shape[3] and others.shape[2] > 2 * alone.shape[2]
+    with pytest.raises(InputError, match="FS6 cannot be moved"):
+        draw_codes({"FS6": (coded[0], coded[1])})

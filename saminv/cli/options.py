@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +16,14 @@ from torch import Tensor
 from .. import images
 from .._errors import InputError
 from .._open import load_generator
-from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU
+from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, metric_name
 from ..generators import GENERATORS, AbstractGenerator
-from ..metrics import METRICS
+from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric
 from ..segment import SEGMENTERS, GivenInvertibility, GivenRegions
 from ..solution import Solution
 
+FILE_LOSSES = {"identity": MultiLayerIdentity, "parsing": MultiLayerParsing}
+"""Losses by networks that are read from files."""
 # No word of a command line can hold it.
 _JOINT = "\0"
 
@@ -116,6 +120,17 @@ def _add_problem(group: Any, steps: int) -> None:
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")
     add("--rate", type=float, default=DEFAULT_RATE, help=f"learning rate ({DEFAULT_RATE})")
+    number = functools.partial(add, type=parse_number, action="append", default=[])
+    number("--rate-of", metavar="SPACE=RATE", help="learning rate of one space, or family: P=0.2; may be repeated")
+    number("--weight", metavar="PART=WEIGHT", help="of a part of the objective: l2=20; may be repeated")
+    add(
+        "--loss",
+        action="append",
+        default=[],
+        metavar="LOSS",
+        help="a further loss: multi-scale (the perceptual loss at three scales), identity=FILE (ArcFace's "
+        "backbone.pth), parsing=FILE (the face parser's 79999_iter.pth), or NAME=METRIC; may be repeated",
+    )
     add("--fit", default="auto", choices=("auto", "crop", "letterbox"), help="how pictures of another shape are fitted")
     add("--formulation", default="paper", choices=("paper", "published"), help="of masks and regularisers")
     add("--tap-point", default="layer", choices=("layer", "block"), help="where feature deltas act")
@@ -151,6 +166,9 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
         "encoder": _encoder(arguments.encoder, generator, count),
         "steps": arguments.steps,
         "rate": arguments.rate,
+        "rates": dict(arguments.rate_of),
+        "weights": dict(arguments.weight),
+        "losses": dict(_loss(text, metric_name(arguments.metric, generator)) for text in arguments.loss),
         "formulation": arguments.formulation,
         "tap_point": arguments.tap_point,
         "skip": arguments.skip,
@@ -191,6 +209,33 @@ def parse_tau(text: str) -> float | str | dict[str, float]:
             raise argparse.ArgumentTypeError(f"{name!r} is named twice")
         found[name] = float(value)
     return found
+
+
+def parse_number(text: str) -> tuple[str, float]:
+    """A name and a finite number, of ``NAME=NUMBER``."""
+    name, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not name or not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=NUMBER")
+    return name, number
+
+
+def _loss(text: str, metric: str) -> tuple[str, AbstractMetric]:
+    """Name and metric of a further loss; ``metric`` is that of the perceptual loss."""
+    name, _, value = text.partition("=")
+    if name == "multi-scale" and not value:
+        return "perceptual", MultiScale(metric)
+    if name in FILE_LOSSES and value:
+        return name, FILE_LOSSES[name](value)
+    if name and value:
+        return name, get_metric(value)
+    raise InputError(
+        f"--loss {text} is none; it is multi-scale, identity=FILE, parsing=FILE, or NAME=METRIC with a metric of: "
+        f"{', '.join(METRICS)}."
+    )
 
 
 def split_names(words: Sequence[str] | None) -> list[str] | None:

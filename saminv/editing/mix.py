@@ -138,10 +138,6 @@ def mix_styles(codes: Solution, structure: Solution, first_slot: int = FINE_LAYE
         raise InputError(f"Mixing needs solutions in W+, with a style for each layer; these are in {base.name}.")
     theirs, ours = (base.styles(generator, s.latents[base.name]) for s in (codes, structure))
     styles = torch.cat([ours[:, :first_slot], theirs[:, first_slot:]], dim=1)
-    if base.name != "W+":
-        raise InputError(
-            f"Style mixing needs solutions in W+, which has a style for each layer; these are in {base.name}."
-        )
     return render_latents(structure, {**structure.latents, "W+": {"w": styles}})
 
 

@@ -1,8 +1,8 @@
-"""Pictures of combined inversions: what blending and pair edits made, beside what they were made of."""
+"""Pictures of combined inversions: what blends, feature codes and pair edits made, beside what they were made of."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,14 +10,16 @@ from torch import Tensor
 from ..images import from_uint8, to_uint8
 from ..solution import Solution
 from ._draw import Cell, Page, enlarge, panel_size
-from .mix import PairEdit, blend, interpolate, mix_styles
+from .mix import PairEdit, blend, interpolate, mean_image, mix_styles
 
 STEPS = 6
 """Pictures of an interpolation."""
 
 
 def draw_blend(codes: Solution, structure: Solution, spaces: Sequence[str] = ("P",)) -> Tensor:
-    """Draw blends of two solutions of B images: inputs, inversions, blend, naive mixing, and the ways between them.
+    """Draw blends of two solutions of B images: inputs, inversions, blend, naive mixing, and ways between pictures.
+
+    The ways lead from A to B and from the mean image to A, with one part of the latents moving and the other at rest.
 
     Args:
         codes, structure, spaces: As for :func:`saminv.editing.blend`.
@@ -46,9 +48,33 @@ def draw_blend(codes: Solution, structure: Solution, spaces: Sequence[str] = ("P
             ]
         )
         page.add_row(_cells(page, [a.target, b.target, a.image, b.image, blended[row : row + 1], naive[row : row + 1]]))
-        for names in (list(spaces), others):
-            page.add_header([(f"{', '.join(names)} of B: {amount:.0%}", "all else of A") for amount in amounts])
-            page.add_row(_cells(page, list(interpolate(a, b, names, amounts).split(1))))
+        for begin, end, name, rest in ((a, b, "B", "all else of A"), (mean_image(a), a, "A", "all else the mean")):
+            for names in (list(spaces), others):
+                page.add_header([(f"{', '.join(names)} of {name}: {amount:.0%}", rest) for amount in amounts])
+                page.add_row(_cells(page, list(interpolate(begin, end, names, amounts).split(1))))
+    return from_uint8(page.pixels())
+
+
+def draw_codes(pairs: Mapping[str, tuple[Solution, Solution]]) -> Tensor:
+    """Draw what feature codes at several layers keep and give away (figure 22 of the Feature-Style paper).
+
+    Args:
+        pairs: Solutions of A and of B, one image each, by the name of the code's space, such as "FS5".
+
+    Returns:
+        `[1, 3, H', W']` in [-1, 1]: a row for each layer, with both pictures, their inversions, and the code of each
+        with the styles of the other.
+
+    Raises:
+        InputError: As for :func:`saminv.editing.blend`.
+    """
+    page = _page(next(iter(pairs.values()))[0], STEPS)
+    titles = ["A", "A inverted", "code of A, styles of B", "code of B, styles of A", "B inverted", "B"]
+    page.add_header([(title, "") for title in titles])
+    for name, (a, b) in pairs.items():
+        pictures = [a.target, a.image, blend(b, a, [name]), blend(a, b, [name]), b.image, b.target]
+        quality = [f"{float(one.stats['psnr']):.1f} dB" for one in (a, b)]
+        page.add_row(_cells(page, pictures, [name, quality[0], "", "", quality[1], name]))
     return from_uint8(page.pixels())
 
 
@@ -72,12 +98,14 @@ def draw_pair(pair: PairEdit, pictures: Solution | None = None, strength: float 
     lines = [f"effect {value:.2f}" for value in effects.values()]
     cells = _cells(page, [*first, *(pair.apply(pair.before, name) for name in effects)], [""] * 4 + lines)
     page.add_row(cells)
-    for row in range(0 if pictures is None else len(pictures)):
-        assert pictures is not None
+    if pictures is None:
+        return from_uint8(page.pixels())
+    page.add_header([("", ""), ("", ""), ("picture", ""), ("picture", "inverted"), *((by, "") for by, _ in titles)])
+    for row in range(len(pictures)):
         one = pictures[row]
         done = [pair.apply(one, name, strength) for name in effects]
         name = (one.provenance.get("names") or [""])[0]
-        found = _cells(page, [one.target, one.image, *done], [str(name), "inverted"] + [""] * len(done))
+        found = _cells(page, [one.target, one.image, *done], [str(name)] + [""] * (len(done) + 1))
         page.add_row([Cell(), Cell(), *found])
     return from_uint8(page.pixels())
 

@@ -267,7 +267,8 @@ def _signature(recipe: Recipe) -> dict[str, Any]:
         for name in ("candidates", "segmenter", "invertibility", "encoder", "rate", "rates", "fit_mode", "metric")
     }
     settings = {key: value for key, value in recipe.settings.items() if key != "saminv"}
-    return {**settings, **more}
+    losses = {name: f"{loss.name} {_plain(loss)}" for name, loss in recipe.losses.items()}
+    return {**settings, **more, "losses": losses}
 
 
 def _plain(thing: Any) -> Any:
