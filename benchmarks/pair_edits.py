@@ -1,10 +1,10 @@
 """Edits from one pair of pictures, by padding (n_p) and by styles (n_s), as in table 3 of the padding space paper.
 
 For each factor a pair of scenes differs in it alone. What their inversions differ in is added to other scenes, in P and
-in W+; MSE_p and MSE_s are the mean squared changes of these outside what the factor itself would change in them, and
-transfer is how far the factor moves in them, relative to the pair. The space is chosen by its effect on the pair,
-inside the region where the pictures differ. Reach says what each space could do there: how much of the edit an inversion of
-the second picture gets when only this space moves away from that of the first.
+in W+. MSE_p and MSE_s are the mean squared changes of these outside what the factor itself would change in them, and
+transfer is how far the factor moves in them, relative to the pair. The space is chosen by its effect on the pair, where
+its pictures differ. Reach says what each space could do there: how much of the edit an inversion of the second picture
+gets when only this space moves away from that of the first.
 """
 
 from __future__ import annotations
