@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from saminv._errors import InputError
+from saminv.ops import _dispatch as dispatch
 from saminv.ops._dispatch import choose
 from saminv.ops.bias_act import ACTIVATIONS, bias_act
 from saminv.ops.conv2d_resample import conv2d_resample
@@ -335,13 +336,26 @@ class TestDispatch:
         with pytest.raises(InputError, match="allowed are auto, reference, triton"):
             OPS[op]("cuda")
 
-    def test_kernel_is_for_cuda_tensors(self) -> None:
+    def test_kernel_is_for_cuda_tensors(self, monkeypatch: pytest.MonkeyPatch) -> None:
         table = {"reference": torch.neg, "triton": torch.abs}
+        monkeypatch.setattr(dispatch, "has_triton", lambda: True)
         assert choose("op", "auto", table, IMAGE) is torch.neg
         assert choose("op", "auto", table) is torch.abs
         assert choose("op", "triton", table) is torch.abs
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
         with pytest.raises(InputError, match="needs CUDA tensors"):
             choose("op", "triton", table, IMAGE)
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        assert choose("op", "triton", table, IMAGE) is torch.abs
+        with pytest.raises(InputError, match="reads float32, float16 and bfloat16, not float64"):
+            choose("op", "triton", table, IMAGE.double())
+
+    def test_without_the_compiler(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        table = {"reference": torch.neg, "triton": torch.abs}
+        monkeypatch.setattr(dispatch, "has_triton", lambda: False)
+        assert choose("op", "auto", table) is torch.neg
+        with pytest.raises(InputError, match="needs the package triton"):
+            choose("op", "triton", table)
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._errors import InputError
 
 IMPLS = ("auto", "reference", "triton")
+KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def choose(
@@ -19,8 +24,8 @@ def choose(
 
     Args:
         op: name of the op, for messages.
-        impl: ``"auto"`` takes the Triton kernel where there is one and all tensors are on a CUDA device, and the
-            reference otherwise; an explicit name works or raises.
+        impl: ``"auto"`` takes the Triton kernel where there is one that can read the tensors, which are all on a CUDA
+            device, and the reference otherwise; an explicit name works or raises.
         implementations: functions by name; ``"reference"`` is always among them.
         tensors: the tensors that the op will read.
 
@@ -31,9 +36,48 @@ def choose(
         raise InputError(f'impl={impl!r} is not an implementation of "{op}"; allowed are {", ".join(IMPLS)}.')
     on_cuda = all(tensor.is_cuda for tensor in tensors)
     if impl == "auto":
-        impl = "triton" if "triton" in implementations and on_cuda else "reference"
+        usable = "triton" in implementations and on_cuda and has_triton() and _readable(tensors)
+        return implementations["triton" if usable else "reference"]
     if impl not in implementations:
         raise InputError(f'The op "{op}" has no Triton kernel; use impl="auto" or impl="reference".')
-    if impl == "triton" and not on_cuda:
-        raise InputError(f'The Triton kernel of "{op}" needs CUDA tensors; use impl="auto" or impl="reference".')
+    if impl == "triton":
+        _check_kernel(op, on_cuda, tensors)
     return implementations[impl]
+
+
+def _check_kernel(op: str, on_cuda: bool, tensors: Sequence[Tensor]) -> None:
+    if not has_triton():
+        raise InputError(f'The Triton kernel of "{op}" needs the package triton, which is not installed.')
+    if not on_cuda and not interpreted():
+        raise InputError(f'The Triton kernel of "{op}" needs CUDA tensors; use impl="auto" or impl="reference".')
+    if not _readable(tensors):
+        kinds = ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors}))
+        raise InputError(f'The Triton kernel of "{op}" reads float32, float16 and bfloat16, not {kinds}.')
+
+
+def _readable(tensors: Sequence[Tensor]) -> bool:
+    return all(tensor.dtype in KERNEL_DTYPES for tensor in tensors)
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether the compiler of the kernels is installed."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Whether kernels are interpreted, so that they run on the CPU: slowly, for tests."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+
+
+def gradients_by(
+    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], needed: Sequence[bool], gradient: Tensor
+) -> list[Tensor | None]:
+    """Gradients of ``function(*inputs)`` that can be differentiated again; None where they are not needed.
+
+    A kernel's backward calls it with the reference where gradients of gradients are asked for.
+    """
+    with torch.enable_grad():
+        wanted = [tensor for tensor, need in zip(inputs, needed) if need and tensor is not None]
+        found = iter(torch.autograd.grad(function(*inputs), wanted, gradient, create_graph=True, allow_unused=True))
+    return [next(found) if need and tensor is not None else None for tensor, need in zip(inputs, needed)]

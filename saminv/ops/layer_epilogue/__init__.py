@@ -1,9 +1,12 @@
-"""What follows the convolution of a StyleGAN2 layer: demodulate, noise, bias, leaky ReLU, gain, clamp.
+"""What follows the convolution of a StyleGAN2 layer: demodulate, noise, bias, leaky ReLU, gain, clamp, masked change.
 
-Derivatives: with respect to every tensor argument, of every order.
+Derivatives: with respect to every tensor argument, of every order. The kernel computes those of first order, but none
+with respect to the mask; the reference computes those of higher order.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor
 
@@ -18,19 +21,23 @@ def layer_epilogue(
     demodulation: Tensor,
     bias: Tensor,
     noise: Tensor | None = None,
+    delta: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
     slope: float = 0.2,
     gain: float = 1.0,
     clamp: float | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """``clamp(gain * leaky_relu(demodulation * x + noise + bias))``.
+    """``clamp(gain * leaky_relu(demodulation * x + noise + bias)) + mask * delta``.
 
     Args:
         x: Output of the convolution `[B, C, h, w]`.
         demodulation: Factor per image and channel `[B, C]`.
         bias: `[C]`.
         noise: `[1 or B, 1, h, w]`, already multiplied by its strength.
+        delta: Change of the feature `[B, C, h, w]` (Eq. 3.4 of the SAM report), none without.
+        mask: Of the change, `[B, 1, h, w]`; everywhere without.
         gain: Positive factor after the activation.
         clamp: Bound on the result, None without.
         impl: "auto" | "reference" | "triton".
@@ -38,5 +45,15 @@ def layer_epilogue(
     Reference:
         Karras et al., 2020, arXiv 1912.04958, section 2.2.
     """
-    function = choose("layer_epilogue", impl, {"reference": _reference}, x, demodulation, bias)
-    return function(x, demodulation, bias, noise, slope=slope, gain=gain, clamp=clamp)
+    implementations = {"reference": _reference, "triton": _kernel}
+    if mask is not None and mask.requires_grad:
+        implementations.pop("triton")
+    function = choose("layer_epilogue", impl, implementations, x, demodulation, bias)
+    result: Tensor = function(x, demodulation, bias, noise, delta, mask, slope=slope, gain=gain, clamp=clamp)
+    return result
+
+
+def _kernel(*args: Any, **kwargs: Any) -> Tensor:
+    from .triton import layer_epilogue as kernel
+
+    return kernel(*args, **kwargs)

@@ -11,6 +11,8 @@ def layer_epilogue(
     demodulation: Tensor,
     bias: Tensor,
     noise: Tensor | None = None,
+    delta: Tensor | None = None,
+    mask: Tensor | None = None,
     *,
     slope: float = 0.2,
     gain: float = 1.0,
@@ -25,4 +27,7 @@ def layer_epilogue(
         x += noise * gain
     x += (bias * gain)[None, :, None, None]
     x = F.leaky_relu(x, slope, inplace=True)
-    return x if clamp is None else x.clamp(-clamp, clamp)
+    x = x if clamp is None else x.clamp(-clamp, clamp)
+    if delta is None:
+        return x
+    return x + delta if mask is None else x + delta * mask

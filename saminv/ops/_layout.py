@@ -1,0 +1,67 @@
+"""How features lie in memory, and the tiles that kernels cut them into.
+
+A kernel sees an image as a matrix of pixels by channels, whichever of both is contiguous: one kernel serves both memory
+formats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+TILE = 4096
+"""Numbers in a tile."""
+WIDTH = 64
+"""Of a tile along the contiguous axis, in numbers, or more where the other axis is short."""
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The format of a feature `[B, C, h, w]`: channels_last where its memory is, contiguous otherwise."""
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+def dense(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """``x`` without gaps, in its own format or in that of another feature."""
+    return x.contiguous(memory_format=memory_format(x if like is None else like))
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A feature `[B, C, h, w]` as tiles.
+
+    Attributes:
+        shape: Number of tiles along pixels, channels and images.
+        pixels, channels: Of one image.
+        stride_p, stride_c: Distance of neighbouring pixels and channels in memory.
+        block_p, block_c: Sides of a tile, powers of two.
+    """
+
+    shape: tuple[int, int, int]
+    pixels: int
+    channels: int
+    stride_p: int
+    stride_c: int
+    block_p: int
+    block_c: int
+
+
+def tiles(x: Tensor, size: int = TILE) -> Tiles:
+    """Tiles of a feature that :func:`dense` has seen."""
+    batch, channels, height, width = x.shape
+    pixels = height * width
+    last = memory_format(x) is torch.channels_last
+    inner, outer = (channels, pixels) if last else (pixels, channels)
+    block_outer = min(power_of_two(outer), size // WIDTH)
+    block_inner = min(power_of_two(inner), size // block_outer)
+    block_outer = min(power_of_two(outer), size // block_inner)
+    block_p, block_c = (block_outer, block_inner) if last else (block_inner, block_outer)
+    counts = (-(-pixels // block_p), -(-channels // block_c), batch)
+    strides = (channels, 1) if last else (1, pixels)
+    return Tiles(counts, pixels, channels, *strides, block_p, block_c)
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below a number."""
+    return 1 << max(number - 1, 0).bit_length()

@@ -1,0 +1,145 @@
+"""Kernels against their references: values, derivatives, formats, precisions, odd sizes, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from saminv import InputError
+from saminv.ops._layout import power_of_two, tiles
+from saminv.ops.layer_epilogue import layer_epilogue
+
+pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+"""Largest difference from the float64 reference, relative to its largest number, of results and derivatives."""
+FORMATS = (torch.contiguous_format, torch.channels_last)
+SIZES = ((1, 3, 5, 7), (2, 70, 3, 2), (5, 17, 1, 1), (3, 130, 4, 9))
+
+
+@pytest.fixture(autouse=True)
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that a kernel is to fill is not a number before, so what it leaves out shows."""
+    for owner, name in ((torch, "empty_like"), (torch, "empty"), (Tensor, "new_empty")):
+        monkeypatch.setattr(owner, name, _filled(getattr(owner, name)))
+
+
+def _filled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        found = function(*args, **kwargs)
+        return found.fill_(torch.nan) if found.is_floating_point() else found
+
+    return call
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed + 7 * sum(shape)), dtype=torch.float64)
+
+
+def differences(
+    function: Callable[..., Tensor], inputs: dict[str, Tensor | None], dtype: torch.dtype, order: torch.memory_format
+) -> Iterator[tuple[str, float]]:
+    """Relative differences of the result and of each derivative of a kernel from the float64 reference."""
+    rounded = {name: None if x is None else _ordered(x.to(dtype), order) for name, x in inputs.items()}
+    results = []
+    for impl, kind, device in (("reference", torch.float64, "cpu"), ("triton", dtype, DEVICE)):
+        given = {name: None if x is None else x.to(device, kind).detach() for name, x in rounded.items()}
+        asked = [x.requires_grad_() for name, x in given.items() if x is not None and name != "mask"]
+        y = function(**given, impl=impl)
+        assert y.dtype == kind
+        # Rounded, so that both sides get the same one.
+        gradient = draw(*y.shape, seed=1).to(dtype).to(device, kind)
+        results.append([y, *torch.autograd.grad(y, asked, gradient)])
+    names = ["result", *(name for name, x in inputs.items() if x is not None and name != "mask")]
+    for name, expected, got in zip(names, *results, strict=True):
+        assert got.shape == expected.shape
+        error = (got.detach().cpu().double() - expected.detach()).abs().amax() / expected.detach().abs().amax()
+        yield name, float(error)
+
+
+def _ordered(x: Tensor, order: torch.memory_format) -> Tensor:
+    return x.contiguous(memory_format=order) if x.dim() == 4 else x
+
+
+def check(function: Callable[..., Tensor], inputs: dict[str, Tensor | None], dtype: Any, order: Any) -> None:
+    for name, error in differences(function, inputs, dtype, order):
+        assert error <= TOLERANCE[dtype], f"{name}: {error:.1e}"
+
+
+def epilogue_inputs(batch: int, channels: int, height: int, width: int) -> dict[str, Tensor | None]:
+    shape = (batch, channels, height, width)
+    return {
+        "x": draw(*shape),
+        "demodulation": draw(batch, channels).abs() + 0.5,
+        "bias": draw(channels),
+        "noise": draw(1, 1, height, width),
+        "delta": draw(*shape, seed=2),
+        "mask": draw(batch, 1, height, width).sigmoid(),
+    }
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("size", SIZES)
+def test_epilogue(size, dtype, order):
+    def function(**given: Any) -> Tensor:
+        return layer_epilogue(**given, gain=1.4, clamp=1.5)
+
+    check(function, epilogue_inputs(*size), dtype, order)
+
+
+@pytest.mark.parametrize("without", [("noise",), ("delta", "mask"), ("mask",), ("noise", "delta", "mask")])
+def test_epilogue_of_less(without):
+    inputs = epilogue_inputs(2, 5, 4, 3) | dict.fromkeys(without)
+    check(layer_epilogue, inputs, torch.float32, torch.channels_last)
+
+
+def test_epilogue_with_noise_per_image():
+    inputs = epilogue_inputs(3, 5, 4, 3) | {"noise": draw(3, 1, 4, 3)}
+    check(layer_epilogue, inputs, torch.float32, torch.channels_last)
+
+
+def test_epilogue_keeps_what_is_not_a_number():
+    x = torch.tensor([torch.nan, 5.0, -5.0], device=DEVICE).reshape(1, 1, 1, 3)
+    ones = torch.ones(1, 1, device=DEVICE)
+    y = layer_epilogue(x, ones, ones[0] * 0, clamp=0.5, impl="triton").flatten().tolist()
+    assert y[0] != y[0] and y[1:] == [0.5, -0.5]
+
+
+def test_epilogue_is_differentiable_twice():
+    inputs = {
+        name: x.float().to(DEVICE).requires_grad_(name != "mask") for name, x in epilogue_inputs(2, 3, 2, 2).items()
+    }
+    seconds = []
+    for impl in ("reference", "triton"):
+        y = layer_epilogue(**inputs, gain=2.0, impl=impl)
+        tensors = [inputs[name] for name in ("x", "demodulation", "bias", "noise", "delta")]
+        firsts = torch.autograd.grad(y.square().sum(), tensors, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), tensors))
+    for expected, got in zip(*seconds):
+        assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+def test_epilogue_has_no_kernel_for_learnt_masks():
+    inputs = {name: x.float().to(DEVICE) for name, x in epilogue_inputs(1, 2, 2, 2).items()}
+    inputs["mask"].requires_grad_()
+    with pytest.raises(InputError, match="no Triton kernel"):
+        layer_epilogue(**inputs, impl="triton")
+    assert layer_epilogue(**inputs).requires_grad
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("size", [*SIZES, (2, 512, 64, 64), (1, 32, 1024, 1024), (1, 3, 1024, 1024), (1, 512, 4, 4)])
+def test_tiles_cover_a_feature(size, order):
+    grid = tiles(torch.empty(size, device="meta").contiguous(memory_format=order))
+    batch, channels, height, width = size
+    assert grid.shape[0] * grid.block_p >= height * width > (grid.shape[0] - 1) * grid.block_p
+    assert grid.shape[1] * grid.block_c >= channels > (grid.shape[1] - 1) * grid.block_c
+    assert grid.shape[2] == batch and grid.block_p * grid.block_c <= 4096
+    assert grid.block_p == power_of_two(grid.block_p) and grid.block_c == power_of_two(grid.block_c)
