@@ -322,7 +322,6 @@ OPS: dict[str, Callable[[str], Tensor]] = {
     "bias_act": lambda impl: bias_act(IMAGE, impl=impl),
     "filtered_lrelu": lambda impl: filtered_lrelu(IMAGE, impl=impl),
     "modulated_conv_sg3": lambda impl: modulated_conv_sg3(IMAGE, WEIGHT, torch.ones(1, 2), impl=impl),
-    "blur": lambda impl: blur(IMAGE, impl=impl),
     "upsample_rgb": lambda impl: upsample_rgb(IMAGE, impl=impl),
 }
 

@@ -6,6 +6,7 @@ formats.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,11 +48,10 @@ class Tiles:
     block_c: int
 
 
-def tiles(x: Tensor, size: int = TILE) -> Tiles:
-    """Tiles of a feature that :func:`dense` has seen."""
-    batch, channels, height, width = x.shape
-    pixels = height * width
-    last = memory_format(x) is torch.channels_last
+def tiles(shape: Sequence[int], order: torch.memory_format, size: int = TILE) -> Tiles:
+    """Tiles of a feature of a shape `[B, C, h, w]` without gaps, in a memory format."""
+    batch, channels, height, width = shape
+    pixels, last = height * width, order is torch.channels_last
     inner, outer = (channels, pixels) if last else (pixels, channels)
     block_outer = min(power_of_two(outer), size // WIDTH)
     block_inner = min(power_of_two(inner), size // block_outer)
@@ -60,6 +60,11 @@ def tiles(x: Tensor, size: int = TILE) -> Tiles:
     counts = (-(-pixels // block_p), -(-channels // block_c), batch)
     strides = (channels, 1) if last else (1, pixels)
     return Tiles(counts, pixels, channels, *strides, block_p, block_c)
+
+
+def channel_stride(x: Tensor, order: torch.memory_format) -> int:
+    """Distance of neighbouring channels of a feature in a format."""
+    return 1 if order is torch.channels_last else x.shape[2] * x.shape[3]
 
 
 def power_of_two(number: int) -> int:

@@ -7,6 +7,7 @@ channels_last memory. They are linear and have reverse-mode derivatives of every
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -50,7 +51,15 @@ def blur(
     if min(x.shape[2:]) + before + after < len(kernel):
         size = f"{x.shape[2]}x{x.shape[3]}"
         raise InputError(f"blur: {size} pixels padded by {before}+{after} are fewer than the {len(kernel)} taps.")
-    return choose("blur", impl, {"reference": reference.blur}, x)(x, kernel, float(gain), (before, after))
+    function = choose("blur", impl, {"reference": reference.blur, "triton": _kernel}, x)
+    result: Tensor = function(x, kernel, float(gain), (before, after))
+    return result
+
+
+def _kernel(*args: Any) -> Tensor:
+    from .triton import blur as kernel
+
+    return kernel(*args)
 
 
 def upsample_rgb(img: Tensor, taps: Taps = (1, 3, 3, 1), *, impl: str = "auto") -> Tensor:

@@ -27,19 +27,21 @@ def layer_epilogue(
     slope: float = 0.2,
     gain: float = 1.0,
     clamp: float | None = None,
+    blur: int | None = None,
     impl: str = "auto",
 ) -> Tensor:
-    """``clamp(gain * leaky_relu(demodulation * x + noise + bias)) + mask * delta``.
+    """``clamp(gain * leaky_relu(demodulation * blur(x) + noise + bias)) + mask * delta``.
 
     Args:
-        x: Output of the convolution `[B, C, h, w]`.
+        x: Output of the convolution `[B, C, h, w]`; `[B, C, h + 3 - 2 blur, w + 3 - 2 blur]` with a filter.
         demodulation: Factor per image and channel `[B, C]`.
         bias: `[C]`.
         noise: `[1 or B, 1, h, w]`, already multiplied by its strength.
         delta: Change of the feature `[B, C, h, w]` (Eq. 3.4 of the SAM report), none without.
         mask: Of the change, `[B, 1, h, w]`; everywhere without.
         gain: Positive factor after the activation.
-        clamp: Bound on the result, None without.
+        clamp: Bound on the activation, None without.
+        blur: Zeros around ``x`` for the filter [1, 3, 3, 1] that follows a transposed convolution; None has no filter.
         impl: "auto" | "reference" | "triton".
 
     Reference:
@@ -49,7 +51,7 @@ def layer_epilogue(
     if mask is not None and mask.requires_grad:
         implementations.pop("triton")
     function = choose("layer_epilogue", impl, implementations, x, demodulation, bias)
-    result: Tensor = function(x, demodulation, bias, noise, delta, mask, slope=slope, gain=gain, clamp=clamp)
+    result: Tensor = function(x, demodulation, bias, noise, delta, mask, slope=slope, gain=gain, clamp=clamp, blur=blur)
     return result
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..fir.reference import blur as filter_blur
+
+TAPS = (0.125, 0.375, 0.375, 0.125)
+GAIN = 4.0
+"""Of the filter after a transposed convolution."""
+
 
 def layer_epilogue(
     x: Tensor,
@@ -17,8 +23,11 @@ def layer_epilogue(
     slope: float = 0.2,
     gain: float = 1.0,
     clamp: float | None = None,
+    blur: int | None = None,
 ) -> Tensor:
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
+    if blur is not None:
+        x = filter_blur(x, TAPS, GAIN, (blur, blur))
     # Leaky ReLU commutes with a positive gain, so the gain costs nothing on the small tensors. Bias and noise are added
     # one by one: their sum would be a full feature in another memory format than x, which slows all that follows. The
     # product is ours and no derivative needs it, so the rest happens in place.

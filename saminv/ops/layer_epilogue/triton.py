@@ -7,6 +7,8 @@ the input, and partial sums for every block of pixels, which are added up afterw
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,20 +17,29 @@ import triton.language as tl
 from torch import Tensor
 
 from .._dispatch import gradients_by
-from .._layout import Tiles, dense, tiles
+from .._layout import Tiles, channel_stride, dense, memory_format, tiles
+from .._tiles import filtered, tile
+from ..fir.triton import blur as blur_kernel
+from ..fir.triton import tap_tensor
+from .reference import GAIN, TAPS
 from .reference import layer_epilogue as reference
 
 NO_CLAMP = float("inf")
 
 
 @triton.jit
-def _tile(pixels, channels, stride_p, stride_c, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Pixels and channels of this program's tile of one image, their offsets, and which of them exist."""
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    start = tl.program_id(2).to(tl.int64) * pixels * channels
-    there = (p < pixels)[:, None] & (c < channels)[None, :]
-    return p, c, start + p[:, None] * stride_p + c[None, :] * stride_c, there
+def _read(
+    x, taps, p, c, at, there, pixels, channels, stride_p, in_stride_c, rows, columns, width, before,
+    TAPS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A tile of the input, through the filter if there is one."""
+    if TAPS == 0:
+        return tl.load(x + at, mask=there, other=0.0).to(tl.float32)
+    else:
+        return filtered(
+            x, taps, p, c, pixels, channels, stride_p, in_stride_c, rows, columns, width, before,
+            TAPS, BLOCK_P, BLOCK_C,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -46,12 +57,16 @@ def _before_activation(x, scale, bias, noise, p, c, pixels, channels, noise_stri
 
 @triton.jit
 def _forward(
-    x, scale, bias, noise, delta, mask, y,
-    pixels, channels, stride_p, stride_c, noise_stride, slope, gain, clamp,
-    NOISE: tl.constexpr, DELTA: tl.constexpr, MASK: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, scale, bias, noise, delta, mask, taps, y,
+    pixels, channels, stride_p, stride_c, in_stride_c, rows, columns, width, before, noise_stride, slope, gain, clamp,
+    NOISE: tl.constexpr, DELTA: tl.constexpr, MASK: tl.constexpr, TAPS: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    p, c, at, there = _tile(pixels, channels, stride_p, stride_c, BLOCK_P, BLOCK_C)
-    value = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
+    p, c, at, there = tile(pixels, channels, stride_p, stride_c, BLOCK_P, BLOCK_C)
+    value = _read(
+        x, taps, p, c, at, there, pixels, channels, stride_p, in_stride_c, rows, columns, width, before,
+        TAPS, BLOCK_P, BLOCK_C,
+    )  # fmt: skip
     value = _before_activation(value, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, NOISE)
     value = tl.where(value > 0, value, value * slope)
     # Comparisons keep what is not a number, as torch.clamp does.
@@ -66,13 +81,17 @@ def _forward(
 
 @triton.jit
 def _backward(
-    x, scale, bias, noise, mask, gradient, grad_x, grad_scale, grad_bias, grad_noise, grad_delta,
-    pixels, channels, stride_p, stride_c, noise_stride, slope, gain, clamp,
-    NOISE: tl.constexpr, MASK: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SCALE: tl.constexpr, GRAD_BIAS: tl.constexpr,
-    GRAD_NOISE: tl.constexpr, GRAD_DELTA: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, scale, bias, noise, mask, taps, gradient, grad_x, grad_scale, grad_bias, grad_noise, grad_delta,
+    pixels, channels, stride_p, stride_c, in_stride_c, rows, columns, width, before, noise_stride, slope, gain, clamp,
+    NOISE: tl.constexpr, MASK: tl.constexpr, TAPS: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SCALE: tl.constexpr,
+    GRAD_BIAS: tl.constexpr, GRAD_NOISE: tl.constexpr, GRAD_DELTA: tl.constexpr,
+    BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    p, c, at, there = _tile(pixels, channels, stride_p, stride_c, BLOCK_P, BLOCK_C)
-    value = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
+    p, c, at, there = tile(pixels, channels, stride_p, stride_c, BLOCK_P, BLOCK_C)
+    value = _read(
+        x, taps, p, c, at, there, pixels, channels, stride_p, in_stride_c, rows, columns, width, before,
+        TAPS, BLOCK_P, BLOCK_C,
+    )  # fmt: skip
     g = tl.load(gradient + at, mask=there, other=0.0).to(tl.float32)
     if GRAD_DELTA:
         d = g
@@ -80,9 +99,9 @@ def _backward(
             d *= tl.load(mask + tl.program_id(2) * pixels + p, mask=p < pixels, other=0.0).to(tl.float32)[:, None]
         tl.store(grad_delta + at, d, mask=there)
     g *= gain
-    before = _before_activation(value, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, NOISE)
-    after = tl.where(before > 0, before, before * slope)
-    g = tl.where(before > 0, g, g * slope)
+    arriving = _before_activation(value, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, NOISE)
+    after = tl.where(arriving > 0, arriving, arriving * slope)
+    g = tl.where(arriving > 0, g, g * slope)
     g = tl.where((after <= clamp) & (after >= -clamp), g, 0.0)
     image, block, blocks = tl.program_id(2), tl.program_id(0), tl.num_programs(0)
     if GRAD_X:
@@ -101,42 +120,71 @@ def _backward(
 class _LayerEpilogue(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        x, scale, bias, noise, delta, mask, slope, gain, clamp = arguments
+        x, scale, bias, noise, delta, mask, settings = arguments
         x, scale, bias = dense(x), scale.contiguous(), bias.contiguous()
         noise, mask = (None if tensor is None else tensor.contiguous() for tensor in (noise, mask))
         delta = None if delta is None else dense(delta, like=x)
         ctx.save_for_backward(x, scale, bias, noise, mask)
-        ctx.settings = slope, gain, clamp
-        y = torch.empty_like(x)
-        grid = tiles(x)
-        numbers = (*_sizes(grid, noise), *_limits(*ctx.settings))
-        blocks = _blocks(grid, NOISE=noise, DELTA=delta, MASK=mask)
-        _forward[grid.shape](x, scale, bias, noise, delta, mask, y, *numbers, **blocks)
+        ctx.settings = settings
+        call = _Call(x, noise, settings)
+        y = torch.empty(call.shape, dtype=x.dtype, device=x.device, memory_format=call.order)
+        flags = {"NOISE": noise is not None, "DELTA": delta is not None, "MASK": mask is not None}
+        _forward[call.grid.shape](
+            x, scale, bias, noise, delta, mask, call.taps, y, *call.numbers, **flags, **call.blocks
+        )
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         x, scale, bias, noise, mask = ctx.saved_tensors
-        slope, gain, clamp = ctx.settings
-        needed = ctx.needs_input_grad[:5]
+        settings, needed = ctx.settings, ctx.needs_input_grad[:5]
+        call = _Call(x, noise, settings)
         if torch.is_grad_enabled():
             # The result is linear in delta, so any delta will do.
-            inputs = (x, scale, bias, noise, torch.zeros_like(x, requires_grad=True) if needed[4] else None, mask)
-
-            def function(*tensors: Any) -> Tensor:
-                return reference(*tensors, slope=slope, gain=gain, clamp=clamp)
-
-            return (*gradients_by(function, inputs, (*needed, False), gradients[0]), None, None, None)
-        grid = tiles(x)
-        gradient = dense(gradients[0], like=x)
-        shapes = _partial_shapes(grid)
+            delta = torch.zeros_like(gradients[0], requires_grad=True) if needed[4] else None
+            inputs = (x, scale, bias, noise, delta, mask)
+            function = functools.partial(reference, **settings)
+            return (*gradients_by(function, inputs, (*needed, False), gradients[0]), None)
+        gradient = gradients[0].contiguous(memory_format=call.order)
+        shapes = _partial_shapes(call.grid)
         parts = [x.new_empty(shape, dtype=torch.float32) if need else None for shape, need in zip(shapes, needed[1:])]
-        grad_x, grad_delta = (torch.empty_like(x) if need else None for need in (needed[0], needed[4]))
+        grad_x, grad_delta = (torch.empty_like(gradient) if need else None for need in (needed[0], needed[4]))
         flags = dict(zip(("GRAD_X", "GRAD_SCALE", "GRAD_BIAS", "GRAD_NOISE", "GRAD_DELTA"), needed))
-        tensors = (x, scale, bias, noise, mask, gradient, grad_x, *parts, grad_delta)
-        numbers = (*_sizes(grid, noise), *_limits(*ctx.settings))
-        _backward[grid.shape](*tensors, *numbers, **_blocks(grid, NOISE=noise, MASK=mask), **flags)
-        return (grad_x, *_sums(parts, scale, bias, noise), grad_delta, None, None, None, None)
+        flags |= {"NOISE": noise is not None, "MASK": mask is not None}
+        tensors = (x, scale, bias, noise, mask, call.taps, gradient, grad_x, *parts, grad_delta)
+        _backward[call.grid.shape](*tensors, *call.numbers, **flags, **call.blocks)
+        if grad_x is not None and settings["blur"] is not None:
+            back = len(TAPS) - 1 - settings["blur"]
+            grad_x = blur_kernel(grad_x, TAPS, GAIN, (back, back))
+        return (grad_x, *_sums(parts, scale, bias, noise), grad_delta, None, None)
+
+
+class _Call:
+    """What both kernels are told about an input and the settings.
+
+    Attributes:
+        shape, order: Of the result.
+        grid: Its tiles.
+        taps: Of the filter; None without.
+        numbers, blocks: Arguments of the kernels.
+    """
+
+    def __init__(self, x: Tensor, noise: Tensor | None, settings: Mapping[str, Any]) -> None:
+        padding, clamp = settings["blur"], settings["clamp"]
+        more = 0 if padding is None else 2 * padding - len(TAPS) + 1
+        rows, columns = x.shape[2:]
+        self.shape, self.order = (*x.shape[:2], rows + more, columns + more), memory_format(x)
+        self.grid = grid = tiles(self.shape, self.order)
+        self.taps = None if padding is None else tap_tensor(TAPS, GAIN, x.device)
+        per_image = noise is not None and noise.shape[0] > 1
+        self.numbers = (
+            *(grid.pixels, grid.channels, grid.stride_p, grid.stride_c),
+            *(channel_stride(x, self.order), rows, columns, self.shape[3], padding or 0),
+            *(grid.pixels if per_image else 0, settings["slope"], settings["gain"]),
+            NO_CLAMP if clamp is None else clamp,
+        )
+        taps = 0 if padding is None else len(TAPS)
+        self.blocks = {"TAPS": taps, "BLOCK_P": grid.block_p, "BLOCK_C": grid.block_c}
 
 
 def _partial_shapes(grid: Tiles) -> tuple[tuple[int, ...], ...]:
@@ -157,20 +205,6 @@ def _sums(parts: list[Tensor | None], scale: Tensor, bias: Tensor, noise: Tensor
     return [*found, summed.reshape(noise.shape).to(noise.dtype)]
 
 
-def _sizes(grid: Tiles, noise: Tensor | None) -> tuple[int, ...]:
-    per_image = noise is not None and noise.shape[0] > 1
-    return grid.pixels, grid.channels, grid.stride_p, grid.stride_c, grid.pixels if per_image else 0
-
-
-def _limits(slope: float, gain: float, clamp: float | None) -> tuple[float, float, float]:
-    return slope, gain, NO_CLAMP if clamp is None else clamp
-
-
-def _blocks(grid: Tiles, **given: Tensor | None) -> dict[str, Any]:
-    there = {name: tensor is not None for name, tensor in given.items()}
-    return {**there, "BLOCK_P": grid.block_p, "BLOCK_C": grid.block_c}
-
-
 def layer_epilogue(
     x: Tensor,
     demodulation: Tensor,
@@ -182,7 +216,9 @@ def layer_epilogue(
     slope: float = 0.2,
     gain: float = 1.0,
     clamp: float | None = None,
+    blur: int | None = None,
 ) -> Tensor:
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
-    result: Tensor = _LayerEpilogue.apply(x, demodulation, bias, noise, delta, mask, slope, gain, clamp)
+    settings = {"slope": slope, "gain": gain, "clamp": clamp, "blur": blur}
+    result: Tensor = _LayerEpilogue.apply(x, demodulation, bias, noise, delta, mask, settings)
     return result
