@@ -13,6 +13,7 @@ from saminv import InputError
 from saminv.ops._layout import power_of_two, tiles
 from saminv.ops.fir import blur
 from saminv.ops.layer_epilogue import layer_epilogue
+from saminv.ops.to_rgb import to_rgb
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
 
@@ -170,6 +171,37 @@ def test_epilogue_has_no_kernel_for_learnt_masks():
     with pytest.raises(InputError, match="no Triton kernel"):
         layer_epilogue(**inputs, impl="triton")
     assert layer_epilogue(**inputs).requires_grad
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("clamp", [None, 0.7])
+@pytest.mark.parametrize("with_skip", [False, True])
+def test_to_rgb(with_skip, clamp, dtype, order):
+    def function(**given: Any) -> Tensor:
+        return to_rgb(**given, clamp=clamp)
+
+    for batch, channels, height, width in ((1, 3, 5, 7), (5, 70, 3, 2), (2, 18, 9, 9)):
+        inputs = {
+            "x": draw(batch, channels, height, width),
+            "weight": draw(3, channels, 1, 1),
+            "styles": draw(batch, channels) / channels**0.5,
+            "bias": draw(3),
+            "skip": draw(batch, 3, height, width) if with_skip else None,
+        }
+        check(function, inputs, dtype, order)
+
+
+def test_to_rgb_is_differentiable_twice():
+    shapes = {"x": (2, 5, 3, 3), "weight": (3, 5, 1, 1), "styles": (2, 5), "bias": (3,), "skip": (2, 3, 3, 3)}
+    inputs = {name: draw(*shape).float().to(DEVICE).requires_grad_() for name, shape in shapes.items()}
+    seconds = []
+    for impl in ("reference", "triton"):
+        y = to_rgb(**inputs, clamp=3.0, impl=impl)
+        firsts = torch.autograd.grad(y.pow(3).sum(), list(inputs.values()), create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), list(inputs.values())))
+    for expected, got in zip(*seconds):
+        assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
 
 
 @pytest.mark.parametrize("order", FORMATS)
