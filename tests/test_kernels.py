@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from saminv import InputError
 from saminv.ops._layout import power_of_two, tiles
 from saminv.ops.fir import blur
 from saminv.ops.layer_epilogue import layer_epilogue
+from saminv.ops.lpips_head import lpips_head, unit_length
 from saminv.ops.to_rgb import to_rgb
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
@@ -49,20 +50,23 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def differences(
-    function: Callable[..., Tensor], inputs: dict[str, Tensor | None], dtype: torch.dtype, order: torch.memory_format
+    function: Callable[..., Tensor],
+    inputs: dict[str, Tensor | None],
+    dtype: torch.dtype,
+    order: torch.memory_format,
+    constant: Sequence[str] = ("mask",),
 ) -> Iterator[tuple[str, float]]:
     """Relative differences of the result and of each derivative of a kernel from the float64 reference."""
     rounded = {name: None if x is None else _ordered(x.to(dtype), order) for name, x in inputs.items()}
     results = []
     for impl, kind, device in (("reference", torch.float64, "cpu"), ("triton", dtype, DEVICE)):
         given = {name: None if x is None else x.to(device, kind).detach() for name, x in rounded.items()}
-        asked = [x.requires_grad_() for name, x in given.items() if x is not None and name != "mask"]
+        asked = [x.requires_grad_() for name, x in given.items() if x is not None and name not in constant]
         y = function(**given, impl=impl)
-        assert y.dtype == kind
         # Rounded, so that both sides get the same one.
-        gradient = draw(*y.shape, seed=1).to(dtype).to(device, kind)
+        gradient = draw(*y.shape, seed=1).to(dtype).to(device, y.dtype)
         results.append([y, *torch.autograd.grad(y, asked, gradient)])
-    names = ["result", *(name for name, x in inputs.items() if x is not None and name != "mask")]
+    names = ["result", *(name for name, x in inputs.items() if x is not None and name not in constant)]
     for name, expected, got in zip(names, *results, strict=True):
         assert got.shape == expected.shape
         error = (got.detach().cpu().double() - expected.detach()).abs().amax() / expected.detach().abs().amax()
@@ -195,6 +199,8 @@ def test_to_rgb(with_skip, clamp, dtype, order):
 def test_to_rgb_is_differentiable_twice():
     shapes = {"x": (2, 5, 3, 3), "weight": (3, 5, 1, 1), "styles": (2, 5), "bias": (3,), "skip": (2, 3, 3, 3)}
     inputs = {name: draw(*shape).float().to(DEVICE).requires_grad_() for name, shape in shapes.items()}
+    # Not without gaps, so it has to be copied on the way.
+    inputs["x"] = draw(2, 5, 6, 3).float().to(DEVICE)[:, :, ::2].requires_grad_()
     seconds = []
     for impl in ("reference", "triton"):
         y = to_rgb(**inputs, clamp=3.0, impl=impl)
@@ -202,6 +208,56 @@ def test_to_rgb_is_differentiable_twice():
         seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), list(inputs.values())))
     for expected, got in zip(*seconds):
         assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_lpips_head(dtype, order):
+    for size in SIZES:
+        inputs = {"features": draw(*size), "target": unit_length(draw(*size, seed=2)), "weights": draw(size[1]).abs()}
+        for name, error in differences(lpips_head, inputs, dtype, order, constant=("target", "weights")):
+            assert error <= TOLERANCE[dtype], f"{name} of {size}: {error:.1e}"
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_lpips_head_sums_in_float32(dtype):
+    # The square of 300 is no half-precision number.
+    features = torch.full((1, 8, 2, 2), 300.0, dtype=dtype, device=DEVICE)
+    target, weights = torch.zeros_like(features), torch.ones(8, dtype=dtype, device=DEVICE)
+    for impl in ("reference", "triton"):
+        found = lpips_head(features, target, weights, impl=impl)
+        assert found.dtype == torch.float32 and float((found - 1).abs().max()) < 1e-5
+
+
+def test_lpips_head_of_features_that_are_zero():
+    # Rectified networks give vectors of zeros in flat regions.
+    features = torch.zeros(1, 4, 1, 1, device=DEVICE, requires_grad=True)
+    target = unit_length(draw(1, 4, 1, 1).float()).to(DEVICE)
+    found = []
+    for impl in ("reference", "triton"):
+        y = lpips_head(features, target, torch.ones(4, device=DEVICE), impl=impl)
+        found.append([y.detach(), *torch.autograd.grad(y.sum(), features)])
+    for expected, got in zip(*found):
+        assert bool(torch.isfinite(expected).all()) and torch.allclose(got, expected, rtol=1e-5)
+
+
+def test_lpips_head_is_differentiable_twice():
+    features = draw(1, 3, 2, 2).float().to(DEVICE).requires_grad_()
+    target, weights = unit_length(draw(1, 3, 2, 2, seed=2).float()).to(DEVICE), torch.ones(3, device=DEVICE)
+    seconds = []
+    for impl in ("reference", "triton"):
+        y = lpips_head(features, target, weights, impl=impl)
+        [first] = torch.autograd.grad(y.square().sum(), features, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), features)[0])
+    assert float((seconds[1] - seconds[0]).abs().max() / seconds[0].abs().max()) < 1e-5
+
+
+def test_lpips_head_has_no_kernel_for_learnt_weights_or_targets():
+    features, weights = torch.ones(1, 2, 2, 2, device=DEVICE), torch.ones(2, device=DEVICE)
+    with pytest.raises(InputError, match="no Triton kernel"):
+        lpips_head(features, features, weights.requires_grad_(), impl="triton")
+    with pytest.raises(InputError, match="do not go together"):
+        lpips_head(features, features[:, :1], weights)
 
 
 @pytest.mark.parametrize("order", FORMATS)

@@ -121,9 +121,6 @@ class _LayerEpilogue(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         x, scale, bias, noise, delta, mask, settings = arguments
-        x, scale, bias = dense(x), scale.contiguous(), bias.contiguous()
-        noise, mask = (None if tensor is None else tensor.contiguous() for tensor in (noise, mask))
-        delta = None if delta is None else dense(delta, like=x)
         ctx.save_for_backward(x, scale, bias, noise, mask)
         ctx.settings = settings
         call = _Call(x, noise, settings)
@@ -220,5 +217,9 @@ def layer_epilogue(
 ) -> Tensor:
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
     settings = {"slope": slope, "gain": gain, "clamp": clamp, "blur": blur}
+    # Outside of the function, so that second derivatives see it.
+    x, demodulation, bias = dense(x), demodulation.contiguous(), bias.contiguous()
+    noise, mask = (None if tensor is None else tensor.contiguous() for tensor in (noise, mask))
+    delta = None if delta is None else dense(delta, like=x)
     result: Tensor = _LayerEpilogue.apply(x, demodulation, bias, noise, delta, mask, settings)
     return result

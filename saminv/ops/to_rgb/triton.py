@@ -94,16 +94,14 @@ class _ToRGB(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         x, kernels, bias, skip, clamp = arguments
-        x, kernels = dense(x), kernels.contiguous()
         order = memory_format(x)
         y = torch.empty((len(x), kernels.shape[1], *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=order)
         rgb = torch.empty_like(y, dtype=torch.float32) if clamp is not None else None
-        skip = None if skip is None else skip.contiguous(memory_format=order)
         numbers, blocks = _sizes(x, y, order)
         grid = (-(-numbers[0] // blocks["BLOCK_P"]), len(x))
         limit = float("inf") if clamp is None else clamp
         flags = {"SKIP": skip is not None, "KEEP": rgb is not None, "COLUMNS": power_of_two(y.shape[1])}
-        _forward[grid](x, kernels, bias.contiguous(), skip, rgb, y, *numbers, limit, **flags, **blocks)
+        _forward[grid](x, kernels, bias, skip, rgb, y, *numbers, limit, **flags, **blocks)
         ctx.save_for_backward(x, kernels, bias, rgb)
         ctx.clamp = clamp
         return y
@@ -145,5 +143,8 @@ def to_rgb(
 ) -> Tensor:
     """See :func:`saminv.ops.to_rgb.to_rgb`."""
     kernels = weight[:, :, 0, 0] * styles[:, None, :]
+    # Outside of the function, so that second derivatives see it.
+    x, kernels, bias = dense(x), kernels.contiguous(), bias.contiguous()
+    skip = None if skip is None else dense(skip, like=x)
     result: Tensor = _ToRGB.apply(x, kernels, bias, skip, clamp)
     return result
