@@ -11,6 +11,7 @@ from torch import Tensor
 
 from saminv import InputError
 from saminv.ops._layout import power_of_two, tiles
+from saminv.ops.adam_step import adam_step
 from saminv.ops.fir import blur
 from saminv.ops.layer_epilogue import layer_epilogue
 from saminv.ops.lpips_head import lpips_head, unit_length
@@ -258,6 +259,79 @@ def test_lpips_head_has_no_kernel_for_learnt_weights_or_targets():
         lpips_head(features, features, weights.requires_grad_(), impl="triton")
     with pytest.raises(InputError, match="do not go together"):
         lpips_head(features, features[:, :1], weights)
+
+
+def adam_inputs(*shape: int) -> dict[str, Tensor]:
+    batch = shape[0]
+    return {
+        "x": draw(*shape),
+        "gradient": draw(*shape, seed=1),
+        "first": draw(*shape, seed=2) / 9,
+        "second": draw(*shape, seed=3).square() / 9,
+        "rate": torch.tensor([0.1, 0.0, 0.3, 0.2, 0.1], dtype=torch.float64)[:batch],
+        "second_bias": torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9], dtype=torch.float64)[:batch],
+    }
+
+
+def adam_results(inputs: dict[str, Tensor], impl: str, dtype: torch.dtype, **more: Any) -> list[Tensor]:
+    given = {name: x.clone(memory_format=torch.preserve_format).to(DEVICE, dtype) for name, x in inputs.items()}
+    more = {name: x.to(DEVICE, dtype) if isinstance(x, Tensor) else x for name, x in more.items()}
+    x = given.pop("x", None)
+    result = adam_step(x, **given, **more, impl=impl)
+    assert x is None or result is x
+    return [result, given["first"], given["second"]]
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("shape", [*SIZES, (3, 4, 6), (2, 7)])
+def test_adam_step(shape, order):
+    inputs = {name: _ordered(x, order) for name, x in adam_inputs(*shape).items()}
+    mask = (draw(shape[0], 1, *shape[2:]) > 0).double()
+    channels = draw(*shape[1:2], *[1] * (len(shape) - 2)).abs() if len(shape) > 2 else 0.5
+    for more in ({}, {"scale": channels}, {"scale": 2.0, "eps": 0.1, "betas": (0.5, 0.9)}, {"mask": mask}):
+        if "mask" in more and len(shape) != 4:
+            continue
+        expected = adam_results(inputs, "reference", torch.float32, **more)
+        for a, b in zip(adam_results(inputs, "triton", torch.float32, **more), expected):
+            assert float((a - b).abs().max() / b.abs().max()) <= TOLERANCE[torch.float32]
+
+
+def test_adam_step_without_variables_is_the_change():
+    inputs = adam_inputs(3, 4, 5, 5)
+    changed = adam_results(inputs, "triton", torch.float32)[0]
+    x = inputs.pop("x")
+    for impl in ("reference", "triton"):
+        move = adam_results(inputs, impl, torch.float32)[0]
+        assert torch.allclose(x.float().to(DEVICE) - move, changed, atol=1e-6)
+
+
+def test_adam_step_does_not_touch_what_is_outside_of_the_mask():
+    inputs, mask = adam_inputs(2, 3, 70, 5), torch.zeros(2, 1, 70, 5)
+    mask[0, :, 65:] = 0.3
+    inputs["gradient"][mask.expand(2, 3, 70, 5) == 0] = torch.nan
+    before = [inputs[name].float().to(DEVICE) for name in ("x", "first", "second")]
+    for impl in ("reference", "triton"):
+        after = adam_results(inputs, impl, torch.float32, mask=mask)
+        for old, new in zip(before, after):
+            where = (mask.expand(2, 3, 70, 5) == 0).to(DEVICE)
+            assert torch.equal(old[where], new[where]) and not torch.equal(old, new)
+
+
+def test_adam_step_of_what_the_kernel_cannot_read_is_the_reference():
+    inputs = adam_inputs(2, 3, 4, 4)
+    scale = draw(3, 4, 1).abs()
+    for a, b in zip(*(adam_results(inputs, impl, torch.float32, scale=scale) for impl in ("reference", "triton"))):
+        assert torch.equal(a, b)
+
+
+def test_adam_step_of_bad_input():
+    inputs = adam_inputs(2, 3, 4, 4)
+    with pytest.raises(InputError, match="need one shape"):
+        adam_step(**inputs | {"first": inputs["first"][:1]})
+    with pytest.raises(InputError, match="a number per image"):
+        adam_step(**inputs | {"rate": inputs["rate"][:1]})
+    with pytest.raises(InputError, match="The mask must be"):
+        adam_step(**inputs, mask=torch.ones(2, 3, 4, 4))
 
 
 @pytest.mark.parametrize("order", FORMATS)
