@@ -120,6 +120,11 @@ class Taps:
             x = tap.apply(x)
         return x
 
+    def sum_at(self, site: str) -> Add | None:
+        """The only tap of a site if it is a sum, which a fused layer can do itself; None otherwise."""
+        found = self._by_site.get(site, [])
+        return found[0] if len(found) == 1 and isinstance(found[0], Add) else None
+
     def ring(self, site: str) -> Tensor | None:
         """Coefficients of the padding site, None where it is zero as usual; the last tap counts.
 

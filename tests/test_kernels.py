@@ -8,14 +8,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from toys import toy_stylegan2
 
 from saminv import InputError
+from saminv.ops import using
 from saminv.ops._layout import power_of_two, tiles
 from saminv.ops.adam_step import adam_step
 from saminv.ops.fir import blur
+from saminv.ops.instance_padding import pad_ring, ring_length
 from saminv.ops.layer_epilogue import layer_epilogue
 from saminv.ops.lpips_head import lpips_head, unit_length
+from saminv.ops.modulated_conv import modulated_conv2d
 from saminv.ops.to_rgb import to_rgb
+from saminv.sites import Add, Pad
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
 
@@ -105,9 +110,9 @@ def test_epilogue(size, dtype, order):
     check(function, epilogue_inputs(*size), dtype, order)
 
 
-@pytest.mark.parametrize("without", [("noise",), ("delta", "mask"), ("mask",), ("noise", "delta", "mask")])
+@pytest.mark.parametrize("without", ["noise", "delta mask", "mask", "bias", "bias noise delta mask"])
 def test_epilogue_of_less(without):
-    inputs = epilogue_inputs(2, 5, 4, 3) | dict.fromkeys(without)
+    inputs = epilogue_inputs(2, 5, 4, 3) | dict.fromkeys(without.split())
     check(layer_epilogue, inputs, torch.float32, torch.channels_last)
 
 
@@ -261,6 +266,45 @@ def test_lpips_head_has_no_kernel_for_learnt_weights_or_targets():
         lpips_head(features, features[:, :1], weights)
 
 
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("more", ["", "noise", "ring", "plain"])
+def test_modulated_conv2d(up, more):
+    batch, inputs, outputs, side = 2, 5, 4, 6
+    given = {"x": draw(batch, inputs, side, side), "weight": draw(outputs, inputs, 3, 3), "styles": draw(batch, inputs)}
+    if more == "noise":
+        given["noise"] = draw(batch, 1, up * side, up * side)
+    if more == "ring":
+        shape = (outputs, ring_length(2 * side + 1, 2 * side + 1)) if up == 2 else (inputs, ring_length(side, side))
+        given["ring"] = draw(batch, *shape)
+
+    def function(**tensors: Any) -> Tensor:
+        return modulated_conv2d(**tensors, up=up, demodulate=more != "plain")
+
+    check(function, given, torch.float32, torch.channels_last)
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_pad_ring(dtype, order):
+    for batch, channels, height, width in SIZES:
+        ring = draw(batch, channels, ring_length(height, width))
+        for name, error in differences(
+            pad_ring, {"x": draw(batch, channels, height, width), "ring": ring}, dtype, order
+        ):
+            # Numbers are copied, and each of them once.
+            assert error == 0, name
+
+
+def test_pad_ring_is_differentiable_twice():
+    inputs = [x.float().to(DEVICE).requires_grad_() for x in (draw(1, 2, 3, 4), draw(1, 2, ring_length(3, 4)))]
+    seconds = []
+    for impl in ("reference", "triton"):
+        firsts = torch.autograd.grad(pad_ring(*inputs, impl=impl).pow(3).sum(), inputs, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), inputs))
+    for expected, got in zip(*seconds):
+        assert torch.allclose(got, expected, rtol=1e-5)
+
+
 def adam_inputs(*shape: int) -> dict[str, Tensor]:
     batch = shape[0]
     return {
@@ -332,6 +376,28 @@ def test_adam_step_of_bad_input():
         adam_step(**inputs | {"rate": inputs["rate"][:1]})
     with pytest.raises(InputError, match="The mask must be"):
         adam_step(**inputs, mask=torch.ones(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+def test_a_generator_of_kernels(architecture):
+    generator = toy_stylegan2(architecture=architecture, resolution=16).to(DEVICE)
+    styles = generator.mapping(generator.sample_z(2, seed=1)).requires_grad_()
+    deltas = {name: draw(2, *generator.sites[name].shape).float().to(DEVICE).requires_grad_() for name in ("F2", "F3")}
+    mask = draw(2, 1, *generator.sites["F3"].shape[1:]).sigmoid().float().to(DEVICE)
+    ring = draw(2, *generator.sites["P4"].shape).float().to(DEVICE).requires_grad_()
+    taps = [Add("F2", deltas["F2"]), Add("F3", deltas["F3"], mask), Pad("P4", ring)]
+    found = []
+    for impl in ("reference", "triton"):
+        with using(impl):
+            image = generator.synthesis(styles, taps)
+            found.append([image, *torch.autograd.grad(image.square().sum(), [styles, *deltas.values(), ring])])
+    for expected, got in zip(*found):
+        assert float((got - expected).detach().abs().max() / expected.detach().abs().max()) < 2e-5
+
+
+def test_using_no_implementation():
+    with pytest.raises(InputError, match="allowed are auto, reference, triton"), using("cuda"):
+        pass
 
 
 @pytest.mark.parametrize("order", FORMATS)

@@ -13,6 +13,7 @@ pytest.importorskip("triton", reason="the kernels are written in Triton, which i
 KERNELS = {
     "adam_step": ["_step"],
     "fir": ["_filter"],
+    "instance_padding": ["_copy"],
     "layer_epilogue": ["_forward", "_backward"],
     "lpips_head": ["_forward", "_backward"],
     "to_rgb": ["_forward", "_backward"],

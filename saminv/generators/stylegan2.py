@@ -29,7 +29,7 @@ from ..ops.instance_padding import ring_length
 from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
-from ..sites import Frame, Site, Tap, Taps
+from ..sites import Add, Frame, Site, Tap, Taps
 from ._base import IMAGE, AbstractGenerator
 
 ARCHITECTURES = ("skip", "orig", "resnet")
@@ -182,14 +182,24 @@ class ModulatedLayer(nn.Module):
         self._squares = _FrozenSquares()
 
     def forward(
-        self, x: Tensor, w: Tensor, noise: Tensor | None, gain: float = 1.0, ring: Tensor | None = None
+        self,
+        x: Tensor,
+        w: Tensor,
+        noise: Tensor | None,
+        gain: float = 1.0,
+        ring: Tensor | None = None,
+        change: Add | None = None,
     ) -> Tensor:
         noise = None if noise is None else noise * self.noise_strength
         styles = self.affine(w)
-        x = modulated_conv2d(x, self.weight, styles, demodulate=False, up=self.up, ring=ring)
+        # The epilogue filters what was up-sampled, so that a kernel can do both at once.
+        x = modulated_conv2d(x, self.weight, styles, demodulate=False, up=self.up, ring=ring, filtered=False)
         scale = demodulation(styles, self._squares(self.weight))
+        delta, mask = (None, None) if change is None else (change.delta, change.mask)
         clamp = None if self.clamp is None else self.clamp * gain
-        return layer_epilogue(x, scale, self.bias, noise, slope=SLOPE, gain=math.sqrt(2) * gain, clamp=clamp)
+        blur = None if self.up == 1 else 1 if ring is None else 0
+        gain *= math.sqrt(2)
+        return layer_epilogue(x, scale, self.bias, noise, delta, mask, slope=SLOPE, gain=gain, clamp=clamp, blur=blur)
 
 
 class ToRGB(nn.Module):
@@ -202,9 +212,8 @@ class ToRGB(nn.Module):
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 1, 1))
         self.bias = nn.Parameter(torch.zeros(outputs))
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        x = to_rgb(x, self.weight, self.affine(w) * self.gain, self.bias)
-        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+    def forward(self, x: Tensor, w: Tensor, skip: Tensor | None = None) -> Tensor:
+        return to_rgb(x, self.weight, self.affine(w) * self.gain, self.bias, skip, clamp=self.clamp)
 
 
 class SkipConv(nn.Module):
@@ -437,7 +446,7 @@ class StyleGAN2(AbstractGenerator):
                 return image
             block_input = x if layer % 2 else block_input
             ring = taps.ring(f"P{layer + 1}")
-            x = taps.apply(f"F{layer}", self._convolve(layer, x, block_input, styles, maps, ring))
+            x = self._convolve(layer, x, block_input, styles, maps, ring, taps)
             if collect.see(f"F{layer}", x):
                 return image
             if str(layer) in self.torgb:
@@ -453,20 +462,30 @@ class StyleGAN2(AbstractGenerator):
         self, layer: int, x: Tensor, image: Tensor | None, styles: Tensor, taps: Taps, collect: _Collector
     ) -> Tensor:
         """Skip image after the toRGB of a layer."""
-        added = self.torgb[str(layer)](x, styles[:, layer + 1])
+        arriving = None
         if image is not None:
             arriving = taps.apply(f"rgb{layer}", upsample_rgb(image))
             collect.see(f"rgb{layer}", arriving)
-            added = arriving + added
-        return taps.apply(f"rgb{layer}.block", added)
+        return taps.apply(f"rgb{layer}.block", self.torgb[str(layer)](x, styles[:, layer + 1], arriving))
 
     def _convolve(
-        self, layer: int, x: Tensor, block_input: Tensor, styles: Tensor, noise: Tensor | None, ring: Tensor | None
+        self,
+        layer: int,
+        x: Tensor,
+        block_input: Tensor,
+        styles: Tensor,
+        noise: Tensor | None,
+        ring: Tensor | None,
+        taps: Taps,
     ) -> Tensor:
-        module, w = self.layers[layer], styles[:, layer]
-        if str(layer) not in self.skips:
-            return module(x, w, noise, ring=ring)
-        return self.skips[str(layer)](block_input) + module(x, w, noise, gain=math.sqrt(0.5), ring=ring)
+        """The feature of a layer, with its taps."""
+        site, module, w = f"F{layer}", self.layers[layer], styles[:, layer]
+        if str(layer) in self.skips:
+            plain = self.skips[str(layer)](block_input) + module(x, w, noise, gain=math.sqrt(0.5), ring=ring)
+            return taps.apply(site, plain)
+        change = taps.sum_at(site)
+        x = module(x, w, noise, ring=ring, change=change)
+        return x if change is not None else taps.apply(site, x)
 
     def _surrounded(self, site: str, styles: Tensor) -> Tensor:
         if site == "P0":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,6 +17,28 @@ from .._errors import InputError
 
 IMPLS = ("auto", "reference", "triton")
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+_preferred: ContextVar[str] = ContextVar("preferred", default="auto")
+
+
+@contextmanager
+def using(impl: str) -> Iterator[None]:
+    """Let ``impl="auto"`` mean another implementation for a while, for instance to check one against the other.
+
+    Args:
+        impl: "reference", or "triton" for every op that has a kernel, or "auto".
+
+    Raises:
+        InputError: If there is no such implementation.
+    """
+    if impl not in IMPLS:
+        raise InputError(f"impl={impl!r} is no implementation; allowed are {', '.join(IMPLS)}.")
+    token = _preferred.set(impl)
+    try:
+        yield
+    finally:
+        _preferred.reset(token)
 
 
 def choose(
@@ -36,8 +60,10 @@ def choose(
         raise InputError(f'impl={impl!r} is not an implementation of "{op}"; allowed are {", ".join(IMPLS)}.')
     on_cuda = all(tensor.is_cuda for tensor in tensors)
     if impl == "auto":
-        usable = "triton" in implementations and on_cuda and has_triton() and _readable(tensors)
-        return implementations["triton" if usable else "reference"]
+        wanted = _preferred.get()
+        device = on_cuda or (wanted == "triton" and interpreted())
+        usable = "triton" in implementations and device and has_triton() and _readable(tensors)
+        return implementations["triton" if usable and wanted != "reference" else "reference"]
     if impl not in implementations:
         raise InputError(f'The op "{op}" has no Triton kernel; use impl="auto" or impl="reference".')
     if impl == "triton":

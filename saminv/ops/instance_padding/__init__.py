@@ -44,7 +44,14 @@ def pad_ring(x: Tensor, ring: Tensor, *, impl: str = "auto") -> Tensor:
     expected = (*x.shape[:2], ring_length(*x.shape[2:]))
     if tuple(ring.shape) != expected:
         raise InputError(f"The ring around a map {list(x.shape)} must be {list(expected)}, got {list(ring.shape)}.")
-    return choose("pad_ring", impl, {"reference": reference.pad_ring}, x, ring)(x, ring)
+    result: Tensor = choose("pad_ring", impl, {"reference": reference.pad_ring, "triton": _kernel}, x, ring)(x, ring)
+    return result
+
+
+def _kernel(x: Tensor, ring: Tensor) -> Tensor:
+    from .triton import pad_ring as kernel
+
+    return kernel(x, ring)
 
 
 def ring_of(padding: Tensor, height: int, width: int) -> Tensor:

@@ -19,7 +19,7 @@ __all__ = ["layer_epilogue"]
 def layer_epilogue(
     x: Tensor,
     demodulation: Tensor,
-    bias: Tensor,
+    bias: Tensor | None = None,
     noise: Tensor | None = None,
     delta: Tensor | None = None,
     mask: Tensor | None = None,
@@ -35,7 +35,7 @@ def layer_epilogue(
     Args:
         x: Output of the convolution `[B, C, h, w]`; `[B, C, h + 3 - 2 blur, w + 3 - 2 blur]` with a filter.
         demodulation: Factor per image and channel `[B, C]`.
-        bias: `[C]`.
+        bias: `[C]`, none without.
         noise: `[1 or B, 1, h, w]`, already multiplied by its strength.
         delta: Change of the feature `[B, C, h, w]` (Eq. 3.4 of the SAM report), none without.
         mask: Of the change, `[B, 1, h, w]`; everywhere without.
@@ -50,7 +50,7 @@ def layer_epilogue(
     implementations = {"reference": _reference, "triton": _kernel}
     if mask is not None and mask.requires_grad:
         implementations.pop("triton")
-    function = choose("layer_epilogue", impl, implementations, x, demodulation, bias)
+    function = choose("layer_epilogue", impl, implementations, x, demodulation)
     result: Tensor = function(x, demodulation, bias, noise, delta, mask, slope=slope, gain=gain, clamp=clamp, blur=blur)
     return result
 

@@ -15,7 +15,7 @@ GAIN = 4.0
 def layer_epilogue(
     x: Tensor,
     demodulation: Tensor,
-    bias: Tensor,
+    bias: Tensor | None = None,
     noise: Tensor | None = None,
     delta: Tensor | None = None,
     mask: Tensor | None = None,
@@ -34,7 +34,8 @@ def layer_epilogue(
     x = x * (demodulation * gain)[:, :, None, None]
     if noise is not None:
         x += noise * gain
-    x += (bias * gain)[None, :, None, None]
+    if bias is not None:
+        x += (bias * gain)[None, :, None, None]
     x = F.leaky_relu(x, slope, inplace=True)
     x = x if clamp is None else x.clamp(-clamp, clamp)
     if delta is None:

@@ -43,12 +43,16 @@ def _read(
 
 
 @triton.jit
-def _before_activation(x, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, NOISE: tl.constexpr):
+def _before_activation(
+    x, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, BIAS: tl.constexpr, NOISE: tl.constexpr
+):  # fmt: skip
     """gain * (scale * x + noise + bias) of a tile."""
     image = tl.program_id(2)
     s = tl.load(scale + image * channels + c, mask=c < channels, other=0.0).to(tl.float32)
-    b = tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)
-    y = x * (s * gain)[None, :] + (b * gain)[None, :]
+    y = x * (s * gain)[None, :]
+    if BIAS:
+        b = tl.load(bias + c, mask=c < channels, other=0.0).to(tl.float32)
+        y += (b * gain)[None, :]
     if NOISE:
         n = tl.load(noise + image * noise_stride + p, mask=p < pixels, other=0.0).to(tl.float32)
         y += (n * gain)[:, None]
@@ -59,7 +63,7 @@ def _before_activation(x, scale, bias, noise, p, c, pixels, channels, noise_stri
 def _forward(
     x, scale, bias, noise, delta, mask, taps, y,
     pixels, channels, stride_p, stride_c, in_stride_c, rows, columns, width, before, noise_stride, slope, gain, clamp,
-    NOISE: tl.constexpr, DELTA: tl.constexpr, MASK: tl.constexpr, TAPS: tl.constexpr,
+    BIAS: tl.constexpr, NOISE: tl.constexpr, DELTA: tl.constexpr, MASK: tl.constexpr, TAPS: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     p, c, at, there = tile(pixels, channels, stride_p, stride_c, BLOCK_P, BLOCK_C)
@@ -67,7 +71,7 @@ def _forward(
         x, taps, p, c, at, there, pixels, channels, stride_p, in_stride_c, rows, columns, width, before,
         TAPS, BLOCK_P, BLOCK_C,
     )  # fmt: skip
-    value = _before_activation(value, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, NOISE)
+    value = _before_activation(value, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, BIAS, NOISE)
     value = tl.where(value > 0, value, value * slope)
     # Comparisons keep what is not a number, as torch.clamp does.
     value = tl.where(value > clamp, clamp, tl.where(value < -clamp, -clamp, value))
@@ -83,8 +87,9 @@ def _forward(
 def _backward(
     x, scale, bias, noise, mask, taps, gradient, grad_x, grad_scale, grad_bias, grad_noise, grad_delta,
     pixels, channels, stride_p, stride_c, in_stride_c, rows, columns, width, before, noise_stride, slope, gain, clamp,
-    NOISE: tl.constexpr, MASK: tl.constexpr, TAPS: tl.constexpr, GRAD_X: tl.constexpr, GRAD_SCALE: tl.constexpr,
-    GRAD_BIAS: tl.constexpr, GRAD_NOISE: tl.constexpr, GRAD_DELTA: tl.constexpr,
+    BIAS: tl.constexpr, NOISE: tl.constexpr, MASK: tl.constexpr, TAPS: tl.constexpr,
+    GRAD_X: tl.constexpr, GRAD_SCALE: tl.constexpr, GRAD_BIAS: tl.constexpr,
+    GRAD_NOISE: tl.constexpr, GRAD_DELTA: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     p, c, at, there = tile(pixels, channels, stride_p, stride_c, BLOCK_P, BLOCK_C)
@@ -99,7 +104,7 @@ def _backward(
             d *= tl.load(mask + tl.program_id(2) * pixels + p, mask=p < pixels, other=0.0).to(tl.float32)[:, None]
         tl.store(grad_delta + at, d, mask=there)
     g *= gain
-    arriving = _before_activation(value, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, NOISE)
+    arriving = _before_activation(value, scale, bias, noise, p, c, pixels, channels, noise_stride, gain, BIAS, NOISE)
     after = tl.where(arriving > 0, arriving, arriving * slope)
     g = tl.where(arriving > 0, g, g * slope)
     g = tl.where((after <= clamp) & (after >= -clamp), g, 0.0)
@@ -125,7 +130,7 @@ class _LayerEpilogue(torch.autograd.Function):
         ctx.settings = settings
         call = _Call(x, noise, settings)
         y = torch.empty(call.shape, dtype=x.dtype, device=x.device, memory_format=call.order)
-        flags = {"NOISE": noise is not None, "DELTA": delta is not None, "MASK": mask is not None}
+        flags = _given(BIAS=bias, NOISE=noise, DELTA=delta, MASK=mask)
         _forward[call.grid.shape](
             x, scale, bias, noise, delta, mask, call.taps, y, *call.numbers, **flags, **call.blocks
         )
@@ -147,13 +152,18 @@ class _LayerEpilogue(torch.autograd.Function):
         parts = [x.new_empty(shape, dtype=torch.float32) if need else None for shape, need in zip(shapes, needed[1:])]
         grad_x, grad_delta = (torch.empty_like(gradient) if need else None for need in (needed[0], needed[4]))
         flags = dict(zip(("GRAD_X", "GRAD_SCALE", "GRAD_BIAS", "GRAD_NOISE", "GRAD_DELTA"), needed))
-        flags |= {"NOISE": noise is not None, "MASK": mask is not None}
+        flags |= _given(BIAS=bias, NOISE=noise, MASK=mask)
         tensors = (x, scale, bias, noise, mask, call.taps, gradient, grad_x, *parts, grad_delta)
         _backward[call.grid.shape](*tensors, *call.numbers, **flags, **call.blocks)
         if grad_x is not None and settings["blur"] is not None:
             back = len(TAPS) - 1 - settings["blur"]
             grad_x = blur_kernel(grad_x, TAPS, GAIN, (back, back))
         return (grad_x, *_sums(parts, scale, bias, noise), grad_delta, None, None)
+
+
+def _given(**tensors: Tensor | None) -> dict[str, bool]:
+    """Which tensors there are."""
+    return {name: tensor is not None for name, tensor in tensors.items()}
 
 
 class _Call:
@@ -191,11 +201,11 @@ def _partial_shapes(grid: Tiles) -> tuple[tuple[int, ...], ...]:
     return by_channel, by_channel, (batch, channel_blocks, grid.pixels)
 
 
-def _sums(parts: list[Tensor | None], scale: Tensor, bias: Tensor, noise: Tensor | None) -> list[Tensor | None]:
+def _sums(parts: list[Tensor | None], scale: Tensor, bias: Tensor | None, noise: Tensor | None) -> list[Tensor | None]:
     """Gradients of scale, bias and noise from their partial sums."""
     by_scale, by_bias, by_noise = parts
     found: list[Tensor | None] = [None if by_scale is None else by_scale.sum(1).to(scale.dtype)]
-    found.append(None if by_bias is None else by_bias.sum((0, 1)).to(bias.dtype))
+    found.append(None if by_bias is None or bias is None else by_bias.sum((0, 1)).to(bias.dtype))
     if by_noise is None or noise is None:
         return [*found, None]
     summed = by_noise.sum(1) if noise.shape[0] > 1 else by_noise.sum((0, 1))
@@ -205,7 +215,7 @@ def _sums(parts: list[Tensor | None], scale: Tensor, bias: Tensor, noise: Tensor
 def layer_epilogue(
     x: Tensor,
     demodulation: Tensor,
-    bias: Tensor,
+    bias: Tensor | None = None,
     noise: Tensor | None = None,
     delta: Tensor | None = None,
     mask: Tensor | None = None,
@@ -218,8 +228,8 @@ def layer_epilogue(
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
     settings = {"slope": slope, "gain": gain, "clamp": clamp, "blur": blur}
     # Outside of the function, so that second derivatives see it.
-    x, demodulation, bias = dense(x), demodulation.contiguous(), bias.contiguous()
-    noise, mask = (None if tensor is None else tensor.contiguous() for tensor in (noise, mask))
+    x, demodulation = dense(x), demodulation.contiguous()
+    bias, noise, mask = (None if tensor is None else tensor.contiguous() for tensor in (bias, noise, mask))
     delta = None if delta is None else dense(delta, like=x)
     result: Tensor = _LayerEpilogue.apply(x, demodulation, bias, noise, delta, mask, settings)
     return result

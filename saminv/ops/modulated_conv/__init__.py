@@ -6,6 +6,8 @@ weight asks for a gradient, so a frozen generator never computes a weight gradie
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from .._dispatch import choose
@@ -25,6 +27,7 @@ def modulated_conv2d(
     up: int = 1,
     padding: int | None = None,
     ring: Tensor | None = None,
+    filtered: bool = True,
     weight_square: Tensor | None = None,
     impl: str = "auto",
 ) -> Tensor:
@@ -40,6 +43,8 @@ def modulated_conv2d(
         padding: Zeros around the input for ``up=1``; ``k // 2`` by default.
         ring: Padding of a 3x3 kernel in place of zeros: around the scaled input `[B, I, 4 (h + 1)]`, or, for ``up=2``,
             around what the transposed convolution gives, before the filter `[B, O, 4 (2 h + 2)]`.
+        filtered: With the low-pass filter of ``up=2``; without, what comes after has to apply it, around ``ring``
+            without zeros.
         weight_square: Kernel sums of squares `[O, I]` from :func:`squared_weight`, to save computing them again.
         impl: "auto" | "reference" | "triton".
 
@@ -49,8 +54,8 @@ def modulated_conv2d(
     Reference:
         Karras et al., 2020, arXiv 1912.04958, Eq. 1 to 3; for the ring Bai et al., 2022, arXiv 2203.11105.
     """
-    function = choose("modulated_conv2d", impl, {"reference": _reference}, x, weight, styles)
-    return function(
+    function = choose("modulated_conv2d", impl, {"reference": _reference, "triton": _kernel}, x, weight, styles)
+    result: Tensor = function(
         x,
         weight,
         styles,
@@ -59,5 +64,13 @@ def modulated_conv2d(
         up=up,
         padding=padding,
         ring=ring,
+        filtered=filtered,
         weight_square=weight_square,
     )
+    return result
+
+
+def _kernel(*args: Any, **kwargs: Any) -> Tensor:
+    from .triton import modulated_conv2d as kernel
+
+    return kernel(*args, **kwargs)

@@ -32,6 +32,7 @@ def modulated_conv2d(
     up: int = 1,
     padding: int | None = None,
     ring: Tensor | None = None,
+    filtered: bool = True,
     weight_square: Tensor | None = None,
 ) -> Tensor:
     """See :func:`saminv.ops.modulated_conv.modulated_conv2d`."""
@@ -42,7 +43,9 @@ def modulated_conv2d(
     elif up == 2:
         # The transposed convolution gives 2n + 1 pixels, the filter leaves 2n.
         x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
-        x = blur(x) if ring is None else blur(pad_ring(x, ring), padding=(0, 0))
+        x = x if ring is None else pad_ring(x, ring)
+        around = 1 if ring is None else 0
+        x = blur(x, padding=(around, around)) if filtered else x
     elif ring is not None:
         x = F.conv2d(pad_ring(x, ring), weight)
     else:
