@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from saminv._errors import CheckpointError, InputError, OutputError, WeightsError
 from saminv.metrics import METRICS, AbstractMetric, drift, edit_effect, get_metric
-from saminv.metrics._base import unit_length, weighted_mean
+from saminv.metrics._base import weighted_mean
 from saminv.metrics.lpips import BACKBONES
 from saminv.metrics.vision import DemoPerceptual, VisionConfig, VisionNet, load_vision, save_vision
+from saminv.ops.lpips_head import unit_length
 
 CONFIG = VisionConfig(
     num_segments=17,

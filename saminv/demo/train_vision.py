@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import weights
-from ..metrics._base import unit_length
 from ..metrics.vision import BUNDLED, FEATURE_EPS, DemoPerceptual, VisionConfig, VisionNet, save_vision
+from ..ops.lpips_head import unit_length
 from ..train import Trainer, TrainerConfig
 from ..train.augment import blur
 from ..weights import Card

@@ -8,7 +8,8 @@ How to add one: write a subclass of :class:`AbstractMetric` in a file of its own
 network derives from :class:`AbstractPerceptual` and gives features and channel weights only) and register it below, as
 ``"module:attribute"``, so that it is imported on first use.
 
-May import: the ground floor and :mod:`saminv.weights`. Optional packages are imported inside functions.
+May import: the ground floor, :mod:`saminv.ops` and :mod:`saminv.weights`. Optional packages are imported inside
+functions.
 """
 
 from __future__ import annotations

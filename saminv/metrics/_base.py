@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from .._registry import Registry
+from ..ops.lpips_head import EPS, lpips_head, unit_length
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,16 @@ class AbstractPerceptual(AbstractMetric):
         arXiv:1801.03924, Eq. 1.
     """
 
+    eps: float = EPS
+    """Added to the length of a feature before it is divided by it."""
+
     @abstractmethod
+    def stages(self, image: Tensor) -> Sequence[Tensor]:
+        """Features of images, one `[B, C, h, w]` per stage, of any length."""
+
     def features(self, image: Tensor) -> Sequence[Tensor]:
         """Features of images, one `[B, C, h, w]` per stage, of unit length over the channels."""
+        return [unit_length(stage, self.eps) for stage in self.stages(image)]
 
     @abstractmethod
     def channel_weights(self) -> Sequence[Tensor]:
@@ -191,7 +199,7 @@ class AbstractPerceptual(AbstractMetric):
         return self.features(target)
 
     def _score(self, image: Tensor, prepared: Prepared) -> Tensor:
-        return torch.stack([stage.mean(dim=(1, 2, 3)) for stage in self._stages(image, prepared)]).sum(dim=0)
+        return torch.stack([stage.mean(dim=(1, 2, 3)) for stage in self._differences(image, prepared)]).sum(dim=0)
 
     def _coarse(self, image: Tensor, prepared: Prepared) -> Tensor:
         # The last features see the most of the picture; all of their channels count alike.
@@ -201,24 +209,14 @@ class AbstractPerceptual(AbstractMetric):
         size = prepared.size
         stages = [
             F.interpolate(stage, size=size, mode="bilinear", align_corners=False)
-            for stage in self._stages(image, prepared)
+            for stage in self._differences(image, prepared)
         ]
         return torch.stack(stages).sum(dim=0)
 
-    def _stages(self, image: Tensor, prepared: Prepared) -> list[Tensor]:
+    def _differences(self, image: Tensor, prepared: Prepared) -> list[Tensor]:
         """Weighted squared difference per stage, each `[B, 1, h, w]`."""
-        pairs = zip(self.features(image), prepared.tensors, self.channel_weights())
-        return [F.conv2d((a - b).square(), w.reshape(1, -1, 1, 1)) for a, b, w in pairs]
-
-
-def unit_length(features: Tensor, eps: float = 1e-10) -> Tensor:
-    """Divide features `[B, C, h, w]` by their length over the channels plus ``eps``.
-
-    The gradient is finite where a whole feature vector is zero, which rectified networks produce in flat regions.
-    """
-    # The floor changes no value (a length of 1e-15 is nothing beside eps) but stops the square root's infinite slope.
-    length = features.square().sum(dim=1, keepdim=True).clamp_min(1e-30).sqrt()
-    return features / (length + eps)
+        parts = zip(self.stages(image), prepared.tensors, self.channel_weights())
+        return [lpips_head(features, target, weights, eps=self.eps) for features, target, weights in parts]
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .._errors import CheckpointError, InputError, MissingExtraError
 from ..weights import obtain
 from ..weights.published import read_state
-from ._base import AbstractPerceptual, unit_length
+from ._base import AbstractPerceptual
 
 HOST = "https://download.pytorch.org/models/"
 
@@ -98,9 +98,9 @@ class LPIPS(AbstractPerceptual):
         """Stay in evaluation mode: a metric has no dropout."""
         return super().train(False)  # type: ignore[return-value]
 
-    def features(self, image: Tensor) -> Sequence[Tensor]:
+    def stages(self, image: Tensor) -> Sequence[Tensor]:
         scaled = self.lpips.scaling_layer(image.to(self.lpips.scaling_layer.shift.dtype))
-        return [unit_length(stage) for stage in self.lpips.net(scaled)]
+        return list(self.lpips.net(scaled))
 
     def channel_weights(self) -> Sequence[Tensor]:
         return [head.model[-1].weight.flatten() for head in self.lpips.lins]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .._errors import CheckpointError, InputError
 from .._files import atomic_write
 from ..weights import load_named
-from ._base import AbstractPerceptual, check_images, unit_length
+from ._base import AbstractPerceptual, check_images
 
 BUNDLED = "demo-vision"
 SLOPE = 0.2
@@ -228,6 +228,7 @@ class DemoPerceptual(AbstractPerceptual):
     """
 
     name = "demo"
+    eps = FEATURE_EPS
 
     def __init__(self, network: VisionNet | None = None) -> None:
         super().__init__()
@@ -238,9 +239,8 @@ class DemoPerceptual(AbstractPerceptual):
         """Factor `[]` that all values carry."""
         return self.network.perceptual_scale
 
-    def features(self, image: Tensor) -> Sequence[Tensor]:
-        taps = self.network.features(image.to(self.scale.dtype))
-        return [unit_length(tap, FEATURE_EPS) for tap in taps]
+    def stages(self, image: Tensor) -> Sequence[Tensor]:
+        return self.network.features(image.to(self.scale.dtype))
 
     def channel_weights(self) -> Sequence[Tensor]:
         return [weight * self.scale for weight in self.network.perceptual_weights]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError, Status
-from .._types import Latents, map_latents, per_image
+from .._types import Latents, map_latents
+from ..ops.adam_step import adam_step
 from .problem import Evaluation, Problem
 from .schedule import Schedule
 from .solve import SHARED, AbstractSolver, SolverState
@@ -73,17 +75,17 @@ class Adam(AbstractSolver[AdamState]):
         factor = self.schedule(state.step, state.horizon)
         count = (state.step + 1).double()
         first_bias, second_bias = 1 - self.betas[0] ** count, 1 - self.betas[1] ** count
+        rate = torch.where(running, factor / first_bias, 0.0)
+        settings: dict[str, Any] = {"betas": self.betas, "eps": self.eps}
         for name, gradients in evaluation.gradients.items():
             for key, gradient in gradients.items():
-                x, m, v = state.y[name][key], state.first[name][key], state.second[name][key]
-                basis = state.basis[name].get(key)
-                gradient = gradient if basis is None else gradient @ basis
-                m.lerp_(gradient, 1 - self.betas[0])
-                v.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-                denominator = v.sqrt().div_(per_image(second_bias.sqrt(), v).to(v.dtype)).add_(self.eps)
-                rate = per_image(torch.where(running, factor / first_bias, 0.0), x).to(x.dtype)
-                move = torch.div(m, denominator, out=denominator).mul_(rate * state.scale[name][key])
-                x.sub_(move if basis is None else move @ basis.t())
+                x, basis, scale = state.y[name][key], state.basis[name].get(key), state.scale[name][key]
+                moments = state.first[name][key], state.second[name][key]
+                if basis is None:
+                    adam_step(x, gradient, *moments, rate, second_bias, scale=scale, **settings)
+                else:
+                    move = adam_step(None, gradient @ basis, *moments, rate, second_bias, scale=scale, **settings)
+                    x.sub_(move @ basis.t())
         state.step += running
         state.status[running & (state.step >= state.horizon)] = int(Status.COMPLETED)
         return state

@@ -18,13 +18,14 @@ from .reference import lpips_head as _reference
 __all__ = ["EPS", "lpips_head", "unit_length"]
 
 
-def lpips_head(features: Tensor, target: Tensor, weights: Tensor, *, impl: str = "auto") -> Tensor:
+def lpips_head(features: Tensor, target: Tensor, weights: Tensor, *, eps: float = EPS, impl: str = "auto") -> Tensor:
     """Weighted squared distance at each pixel between unit features.
 
     Args:
         features: Of the image `[B, C, h, w]`, of any length.
-        target: Of the target `[B, C, h, w]`, of unit length: :func:`unit_length` of its features.
+        target: Of the target `[B, C, h, w]`, as :func:`unit_length` gives them.
         weights: Of the channels `[C]`, not negative.
+        eps: Added to the length of a feature.
         impl: "auto" | "reference" | "triton".
 
     Returns:
@@ -44,7 +45,8 @@ def lpips_head(features: Tensor, target: Tensor, weights: Tensor, *, impl: str =
     implementations = {"reference": _reference, "triton": _kernel}
     if target.requires_grad or weights.requires_grad:
         implementations.pop("triton")
-    result: Tensor = choose("lpips_head", impl, implementations, features, target, weights)(features, target, weights)
+    function = choose("lpips_head", impl, implementations, features, target, weights)
+    result: Tensor = function(features, target, weights, eps)
     return result
 
 

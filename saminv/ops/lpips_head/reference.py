@@ -21,9 +21,9 @@ def unit_length(features: Tensor, eps: float = EPS) -> Tensor:
     return features / (length + eps)
 
 
-def lpips_head(features: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+def lpips_head(features: Tensor, target: Tensor, weights: Tensor, eps: float = EPS) -> Tensor:
     """See :func:`saminv.ops.lpips_head.lpips_head`."""
     if features.dtype in (torch.float16, torch.bfloat16):
         features, target, weights = features.float(), target.float(), weights.float()
-    difference = (unit_length(features) - target).square()
+    difference = (unit_length(features, eps) - target).square()
     return F.conv2d(difference, weights.to(difference.dtype).reshape(1, -1, 1, 1))

@@ -6,6 +6,7 @@ channels_last memory.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -61,12 +62,12 @@ def _backward(
 
 class _Head(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *arguments: Tensor) -> Tensor:
-        features, target, weights = arguments
+    def forward(ctx: Any, features: Tensor, target: Tensor, weights: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(features, target, weights)
+        ctx.eps = eps
         batch, _, height, width = features.shape
         y = torch.empty((batch, 1, height, width), dtype=torch.float32, device=features.device)
-        grid, numbers, blocks = _sizes(features)
+        grid, numbers, blocks = _sizes(features, eps)
         _forward[grid](features, target, weights, y, *numbers, **blocks)
         return y
 
@@ -74,24 +75,25 @@ class _Head(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return tuple(gradients_by(reference, inputs, (True, False, False), gradients[0]))
+            function = functools.partial(reference, eps=ctx.eps)
+            return (*gradients_by(function, inputs, (True, False, False), gradients[0]), None)
         grad_x = torch.empty_like(inputs[0])
-        grid, numbers, blocks = _sizes(grad_x)
+        grid, numbers, blocks = _sizes(grad_x, ctx.eps)
         _backward[grid](*inputs, gradients[0].contiguous(), grad_x, *numbers, **blocks)
-        return grad_x, None, None
+        return grad_x, None, None, None
 
 
-def _sizes(features: Tensor) -> tuple[tuple[int], tuple[float, ...], dict[str, int]]:
+def _sizes(features: Tensor, eps: float) -> tuple[tuple[int], tuple[float, ...], dict[str, int]]:
     """Grid, numbers and blocks of both kernels."""
     batch, channels, height, width = features.shape
     pixels, block_c = batch * height * width, power_of_two(channels)
     block_p = max(1, min(TILE // block_c, power_of_two(pixels)))
-    return (-(-pixels // block_p),), (pixels, channels, EPS, SHORTEST), {"BLOCK_P": block_p, "BLOCK_C": block_c}
+    return (-(-pixels // block_p),), (pixels, channels, eps, SHORTEST), {"BLOCK_P": block_p, "BLOCK_C": block_c}
 
 
-def lpips_head(features: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+def lpips_head(features: Tensor, target: Tensor, weights: Tensor, eps: float = EPS) -> Tensor:
     """See :func:`saminv.ops.lpips_head.lpips_head`."""
     # Outside of the function, so that second derivatives see it.
     features, target = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (features, target))
-    result: Tensor = _Head.apply(features, target, weights.contiguous())
+    result: Tensor = _Head.apply(features, target, weights.contiguous(), eps)
     return result
