@@ -16,7 +16,7 @@ import saminv
 
 TOGETHER = 8
 """Scenes that are inverted in one batch."""
-BUDGETS = (50, 75, 100, 150, 300)
+BUDGETS = (50, 100, 150)
 COLD = 300
 
 
