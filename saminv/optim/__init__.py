@@ -8,6 +8,7 @@ and metrics, regions, solution; no single space, generator or metric.
 
 from .adam import Adam
 from .escalate import Escalate
+from .lbfgs import LBFGS
 from .objective import Objective
 from .problem import Evaluation, Problem
 from .schedule import Schedule
@@ -15,6 +16,7 @@ from .solve import AbstractSolver, SolverState, solve
 from .wrappers import BestSoFar, PlateauStop
 
 __all__ = [
+    "LBFGS",
     "AbstractSolver",
     "Adam",
     "BestSoFar",
