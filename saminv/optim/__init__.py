@@ -11,6 +11,7 @@ from .escalate import Escalate
 from .lbfgs import LBFGS
 from .objective import Objective
 from .problem import Evaluation, Problem
+from .relay import Relay
 from .schedule import Schedule
 from .solve import AbstractSolver, SolverState, solve
 from .wrappers import BestSoFar, PlateauStop
@@ -25,6 +26,7 @@ __all__ = [
     "Objective",
     "PlateauStop",
     "Problem",
+    "Relay",
     "Schedule",
     "SolverState",
     "solve",
