@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import re
-import resource
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -28,6 +24,7 @@ from common import table as markdown
 
 import saminv
 from saminv import Adam, Objective, Problem
+from saminv.bench.speed import peak_memory
 from saminv.demo.segmenter import DemoSegmenter
 from saminv.optim import Escalate
 
@@ -71,17 +68,6 @@ def stopwatches() -> Iterator[Counter[str]]:
         for name, (owner, attribute) in PARTS.items():
             stack.enter_context(mock.patch.object(owner, attribute, timed(name, getattr(owner, attribute))))
         yield spent
-
-
-def peak_memory() -> float:
-    """Peak resident memory of this process in GiB."""
-    status = Path("/proc/self/status")
-    # Where there is one, the kernel's own mark: the other one is inherited from the process that started this one.
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
-    if found:
-        return int(found[1]) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def measure(spaces: Sequence[str], options: Options) -> Record:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from .._errors import SaminvError
 from .._version import __version__
-from . import demo, edit, info, invert, invertibility, mix, run, summarise, sweep
+from . import bench, demo, edit, info, invert, invertibility, mix, run, summarise, sweep
 from ._console import (
     BAD_INPUT,
     EXIT_CODES,
@@ -28,7 +28,7 @@ from ._console import (
 )
 from .options import Parser
 
-COMMANDS = (demo, invert, run, summarise, sweep, invertibility, edit, mix, info)
+COMMANDS = (demo, invert, run, summarise, sweep, invertibility, edit, mix, bench, info)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -119,6 +119,16 @@ def _package() -> Any:
     return lpips
 
 
+def backbone_shapes(net: str) -> dict[str, torch.Size]:
+    """Shapes of the backbone's weights by torchvision's names, without the weights.
+
+    Raises:
+        MissingExtraError: If the lpips package is not installed.
+    """
+    state = _build(_package(), net).state_dict()
+    return {_torchvision_name(key): slot.shape for key, slot in state.items() if key.startswith("net.")}
+
+
 def _build(package: Any, net: str) -> Any:
     """The lpips package's module without a download, without random numbers and without its message."""
     with warnings.catch_warnings():

@@ -1,0 +1,71 @@
+"""A speed report as text and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .._errors import MissingExtraError
+from .._files import atomic_write
+from .speed import SpeedReport, StepTime
+
+
+def describe_speed(report: SpeedReport) -> str:
+    """The report in lines."""
+    ceilings = report.ceilings
+    widths = ", ".join(f"{speed:.0f} at {width}" for width, speed in ceilings.convolution.items())
+    lines = [
+        f"{ceilings.device}, {ceilings.dtype}",
+        f"  matrix products {ceilings.matmul:.0f} GFLOP/s, copies {ceilings.copy:.1f} GB/s",
+        f"  3x3 convolutions, GFLOP/s by channels: {widths}",
+        "",
+        "step                                              ms   GFLOP  GFLOP/s  of convolution  GiB",
+        *(_line(report, step) for step in [*report.steps, *report.scaling]),
+        "",
+    ]
+    for step in report.steps:
+        parts = ", ".join(f"{name} {value:.1f}" for name, value in step.parts.items())
+        lines.append(f"{step.workload.formulation}, ms by part: {parts}")
+    if report.speedup is not None and report.gradient_difference is not None:
+        worst = max(report.gradient_difference.values())
+        lines.append(f"{report.speedup:.2f} times as fast as the plain formulation; gradients differ by {worst:.1e}.")
+    return "\n".join(lines)
+
+
+def _line(report: SpeedReport, step: StepTime) -> str:
+    figures = (
+        f"{step.median:9.1f} {step.gflop:7.1f} {step.gflops:8.1f} {report.share_of(step):14.0%} {step.peak_gib:5.2f}"
+    )
+    return f"{step.workload.words:<42} {figures}"
+
+
+def plot_speed(report: SpeedReport, path: str | Path) -> Path:
+    """Draw the parts of a step, and the cost by batch and resolution; returns the picture's path.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        OutputError: If the picture cannot be written.
+    """
+    try:
+        # The figure alone: pyplot would choose a window system, and keep every figure.
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError('Plots need matplotlib: pip install "saminv[plot]".') from error
+    figure: Any = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = list(dict.fromkeys(name for step in report.steps for name in step.parts))
+    bottoms = [0.0] * len(report.steps)
+    for name in names:
+        heights = [step.parts.get(name, 0.0) for step in report.steps]
+        left.bar([step.workload.formulation for step in report.steps], heights, bottom=bottoms, label=name)
+        bottoms = [bottom + height for bottom, height in zip(bottoms, heights)]
+    left.set(ylabel="ms of a step", title=report.steps[0].workload.words.partition(", ")[2])
+    left.legend(fontsize=8)
+    cases = [report.steps[0], *report.scaling]
+    labels = [f"{step.workload.resolution}, batch {step.workload.batch}" for step in cases]
+    right.barh(labels, [step.median / step.workload.batch for step in cases], color="grey")
+    right.invert_yaxis()
+    right.set(xlabel="ms of a step and image", title="by resolution and batch")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary)
+    return Path(path)

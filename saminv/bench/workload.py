@@ -1,0 +1,130 @@
+"""A step of full size with random weights: nothing is downloaded, and the cost does not depend on the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from ..metrics.lpips import LPIPS, backbone_shapes
+from ..optim import Adam, Objective, Problem
+from ..optim.solve import Slots
+from ..regions import Regions
+from ..spaces import AbstractStyleSpace, resolve_spaces
+from .plain import plain
+
+FORMULATIONS = ("lean", "plain")
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is to be timed.
+
+    Attributes:
+        resolution: Of the generator; its channels are those of StyleGAN2's configuration f.
+        batch: Images.
+        spaces: That are optimised; style space and spatial ones have a vertical stripe of the picture each.
+        formulation: "lean" is the library's own, "plain" the usual one, which computes the target's features anew at
+            every step as well.
+        device: Of everything.
+        channel_base, channel_max, net: Of a smaller generator and another LPIPS, for tests.
+    """
+
+    resolution: int = 256
+    batch: int = 1
+    spaces: tuple[str, ...] = ("W+",)
+    formulation: str = "lean"
+    device: str = "cpu"
+    channel_base: int = 32768
+    channel_max: int = 512
+    net: str = "vgg"
+
+    def __post_init__(self) -> None:
+        if self.formulation not in FORMULATIONS:
+            raise InputError(f"formulation must be one of {', '.join(FORMULATIONS)}; got {self.formulation!r}.")
+        if self.batch < 1:
+            raise InputError(f"batch must be at least 1, got {self.batch}.")
+
+    @property
+    def words(self) -> str:
+        """The workload in words."""
+        return f"{self.formulation}, {self.resolution} x {self.resolution}, batch {self.batch}, {' '.join(self.spaces)}"
+
+    def with_formulation(self, formulation: str) -> Workload:
+        """The same one otherwise formulated."""
+        return replace(self, formulation=formulation)
+
+
+class Steps:
+    """A workload that is ready to take steps.
+
+    Attributes:
+        slots: The images, with Adam at its published rate.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        problem = build_problem(workload)
+        # So many that no image ends while it is timed.
+        self.slots: Slots = Slots(Adam(rate=0.05), max_steps=10**6)
+        self.slots.enter(problem, range(workload.batch))
+
+    @property
+    def problem(self) -> Problem:
+        """As it stands now."""
+        assert self.slots.state is not None
+        return self.slots.state.problem
+
+    def take(self) -> None:
+        """Take one step, as the formulation does it."""
+        if self.workload.formulation == "plain":
+            self.recompute()
+        self.slots.step()
+
+    def recompute(self) -> None:
+        """Compute the target's features anew."""
+        problem = self.problem
+        object.__setattr__(problem, "_prepared", problem.objective.prepare(problem.target))
+
+
+def build_problem(workload: Workload) -> Problem:
+    """The problem of a workload: the same one for all formulations."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = build_generator(workload)
+        metric = LPIPS(workload.net, random_backbone(workload.net)).to(workload.device)
+        styles = generator.mapping(generator.sample_z(workload.batch, seed=1))
+        target = torch.rand(workload.batch, 3, workload.resolution, workload.resolution) * 2 - 1
+    spaces = resolve_spaces(list(workload.spaces), generator)
+    sharing = tuple(space.name for space in spaces if space.spatial or isinstance(space, AbstractStyleSpace))
+    stripes = torch.arange(workload.resolution) * len(sharing) // workload.resolution
+    regions = Regions(stripes.expand(workload.batch, workload.resolution, -1).clone(), sharing)
+    return Problem(
+        generator=generator,
+        target=target.to(workload.device).contiguous(memory_format=torch.channels_last),
+        styles=styles,
+        spaces=spaces,
+        regions=regions.to(workload.device),
+        objective=Objective(metric),
+    )
+
+
+def build_generator(workload: Workload) -> StyleGAN2:
+    """A frozen generator with random weights."""
+    config = StyleGAN2Config(
+        resolution=workload.resolution, channel_base=workload.channel_base, channel_max=workload.channel_max
+    )
+    generator = StyleGAN2(config).requires_grad_(False).eval().to(workload.device)
+    return plain(generator) if workload.formulation == "plain" else generator
+
+
+def random_backbone(net: str) -> dict[str, Tensor]:
+    """Weights of an LPIPS backbone under torchvision's names, which keep the size of activations."""
+    found = {}
+    for name, shape in backbone_shapes(net).items():
+        fan_in = max(1, torch.Size(shape[1:]).numel())
+        found[name] = torch.randn(shape) * (2 / fan_in) ** 0.5 if len(shape) > 1 else torch.zeros(shape)
+    return found
