@@ -4,7 +4,7 @@ The first table has the rows of the padding space paper's table 2, by optimisati
 The second compares feature codes at K = 4 to 7 (figure 22 of the Feature-Style paper) in distortion and style mixing:
 how much of the picture follows the other picture's styles when the code stays. The third is about SAM: what padding,
 which acts on the whole border under every mask, adds and costs there. All scenes are inverted in batches. Those without
-strangers see only the rows that a bar compares, and only the first batches see all feature codes.
+strangers see only the rows that a bar compares, and only some scenes of the first batches see all feature codes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from saminv.editing import blend
 
 TOGETHER = 8
 """Scenes that are inverted in one batch."""
+ABLATED = 4
+"""Scenes of a batch that see all feature codes."""
 PADDED = {
     "W+": ["W+"],
     "+ P0": ["W+", "P0"],
@@ -56,10 +58,11 @@ def task(chunk: Scene, options: Options) -> Record:
         settings: Record = {"generator": "demo", "steps": options.steps}
         if name not in MASKED:
             settings |= {"segmenter": "none", "invertibility": "measured"}
-        make = functools.partial(saminv.invert, images, spaces, encoder=start, **settings)
-        solution = kept(["padding", chunk.index, len(scenes), spaces, settings], make, options)
-        mixed = style_share(solution) if name in CODED and len(scenes) > 1 else None
-        for k, scene in enumerate(scenes):
+        count = min(len(scenes), ABLATED if name in CODED and name != USUAL else TOGETHER)
+        make = functools.partial(saminv.invert, images[:count], spaces, encoder=start[:count], **settings)
+        solution = kept(["padding", chunk.index, count, spaces, settings], make, options)
+        mixed = style_share(solution) if name in CODED and count > 1 else None
+        for k, scene in enumerate(scenes[:count]):
             one = solution[k]
             rows[k][name] = {**reconstruction(one.image, scene.batch.images), **trials[k].measure(one)}
             if mixed is not None:
@@ -121,8 +124,9 @@ def edit_figures(records: Sequence[Record], name: str) -> list[float | None]:
 
 
 def code_table(records: Sequence[Record]) -> str:
-    """Medians by place of the feature code."""
+    """Medians by place of the feature code, over the scenes that see all of them."""
     rows = []
+    records = [record for record in records for row in record.values() if all(name in row for name in CODED)]
     for name in CODED:
         figures = [median(records, group, name, key) for group in GROUPS for key in ("psnr", "perceptual")]
         effect = median(records, "strangers", name, "mean_effect")

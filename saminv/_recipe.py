@@ -56,6 +56,8 @@ FURTHER_WEIGHT = 0.1
 """Weight of a further loss, as of identity and parsing in the Feature-Style paper (Eq. 8)."""
 DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
+SHORT_GAIN = 3.0
+"""Largest factor on the style space's rate in runs of fewer steps than usual."""
 DEFAULT_FEATURE_RATE = 1.0
 """Rate of feature deltas, in units of their channels' standard deviations."""
 FAR_FROM_DOMAIN = 2.1
@@ -274,7 +276,7 @@ def make_recipe(
     skip: str = "blend",
     weights: Mapping[str, float] | None = None,
     losses: Mapping[str, str | AbstractMetric] | None = None,
-    rate: float = DEFAULT_RATE,
+    rate: float | None = None,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
     fit_mode: str = "auto",
@@ -313,8 +315,8 @@ def make_recipe(
         encoder=encoder,
         weights=_weights(formulation, losses or {}, weights or {}),
         losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
-        rate=rate,
-        rates=_checked_rates(rates or {}, resolved),
+        rate=DEFAULT_RATE if rate is None else rate,
+        rates={**_short_rates(resolved, options, steps, rate, rates or {}), **_checked_rates(rates or {}, resolved)},
         noise=noise,
         fit_mode=fit_mode,
         steps=steps,
@@ -375,6 +377,18 @@ def _checked_rates(rates: Any, spaces: Sequence[AbstractSpace]) -> Mapping[str, 
     if not isinstance(rates, Mapping) or not set(rates) <= {*names, *names.values()}:
         raise InputError(f"rates must map spaces ({', '.join(names)}) or their first letters to rates, got {rates!r}.")
     return rates
+
+
+def _short_rates(
+    spaces: Sequence[AbstractSpace], options: SpaceOptions, steps: int, rate: float | None, given: Any
+) -> dict[str, float]:
+    """The style space's rate in a run of few steps, which has to go as far in them; nothing where a rate was given."""
+    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+    if rate is not None or options.formulation != "paper" or not 0 < steps < DEFAULT_STEPS:
+        return {}
+    if isinstance(given, Mapping) and (base.name in given or base.family in given):
+        return {}
+    return {base.name: DEFAULT_RATE * min(SHORT_GAIN, (DEFAULT_STEPS / steps) ** 1.5)}
 
 
 def _candidates(spaces: Sequence[AbstractSpace], named: Sequence[str]) -> tuple[str, ...]:

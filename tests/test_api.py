@@ -14,7 +14,7 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import CheckpointError, GivenInvertibility, GivenRegions, Regions, Solution, Status
-from saminv._recipe import DEFAULT_TAU, FAR_TAU
+from saminv._recipe import DEFAULT_TAU, FAR_TAU, make_recipe
 from saminv.generators.stylegan2 import save_stylegan2
 from saminv.images import from_uint8
 from saminv.metrics.pixel import MSE
@@ -446,3 +446,22 @@ def test_a_picture_far_from_the_domain_is_warned_of_with_its_figure(demo, tmp_pa
     with pytest.warns(UserWarning, match="far from"):
         asked = saminv.invert(tmp_path / "grain.png", ["W+"], DEFAULT_TAU, **settings)
     assert asked.stats["tau"].tolist() == [DEFAULT_TAU], "what is asked for is done"
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({"steps": 300}, {}),
+        ({"steps": 1000}, {}),
+        ({"steps": 0}, {}),
+        ({"steps": 200}, {"W+": 0.1 * 1.5**1.5}),
+        ({"steps": 50}, {"W+": 0.3}),
+        ({"steps": 50, "rate": 0.1}, {}),
+        ({"steps": 50, "rates": {"W": 0.2}}, {"W": 0.2}),
+        ({"steps": 50, "rates": {"F": 0.2}}, {"W+": 0.3, "F": 0.2}),
+        ({"steps": 50, "formulation": "published"}, {}),
+    ],
+)
+def test_styles_go_faster_in_short_runs(settings, rates):
+    recipe = make_recipe(["W+", "F4"], generator=toy_stylegan2(), metric="mse", segmenter="none", **settings)
+    assert recipe.rates == pytest.approx(rates) and recipe.rate == 0.1

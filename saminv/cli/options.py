@@ -119,7 +119,7 @@ def _add_problem(group: Any, steps: int) -> None:
     add("--label", metavar="L", help="class number, or vector such as 0,0,1, of a conditional generator")
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")
-    add("--rate", type=float, default=DEFAULT_RATE, help=f"learning rate ({DEFAULT_RATE})")
+    add("--rate", type=float, help=f"learning rate ({DEFAULT_RATE}; more for the styles in short runs)")
     number = functools.partial(add, type=parse_number, action="append", default=[])
     number("--rate-of", metavar="SPACE=RATE", help="learning rate of one space, or family: P=0.2; may be repeated")
     number("--weight", metavar="PART=WEIGHT", help="of a part of the objective: l2=20; may be repeated")
