@@ -177,7 +177,6 @@ def _parts(steps: Steps, device: torch.device) -> Iterator[tuple[str, float]]:
     state, clock = slots.state, _Clock(device)
     if steps.workload.formulation == "plain":
         steps.recompute()
-        problem = steps.problem
         yield PLAIN_PART, clock.lap()
     y = map_latents(lambda tensor: tensor.detach().requires_grad_(), state.y)
     image = problem.render(y)

@@ -85,9 +85,8 @@ class Steps:
         self.slots.step()
 
     def recompute(self) -> None:
-        """Compute the target's features anew."""
-        problem = self.problem
-        object.__setattr__(problem, "_prepared", problem.objective.prepare(problem.target))
+        """Compute the target's features anew; they are the same ones."""
+        self.problem.objective.prepare(self.problem.target)
 
 
 def build_problem(workload: Workload) -> Problem:
