@@ -25,7 +25,7 @@ from saminv.editing.panels import draw_blend, draw_codes, draw_pair
 
 HERE = Path(__file__).resolve().parent
 QUALITY, SHEET_WIDTH = 90, 1600
-PAIR = 21
+PAIR = 1
 KINDS = ("scenes", "strangers", "sheet", "blend", "pair", "codes")
 
 

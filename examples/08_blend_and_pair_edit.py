@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--factor", default="car_hue", choices=saminv.demo.FACTORS, metavar="FACTOR")
-    parser.add_argument("--seed", type=int, default=21, help="of the scenes")
+    parser.add_argument("--seed", type=int, default=1, help="of the scenes")
     parser.add_argument("--out", type=Path, default=Path("example-out"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
