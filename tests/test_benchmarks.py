@@ -44,7 +44,7 @@ def square(scene: common.Scene, options: common.Options) -> dict:
 
 def run_benchmark(name: str, cache: Path, folder: Path, scenes: int = 1) -> dict:
     """Call a benchmark with a page to put its tables into, and check what all of them promise."""
-    page = folder / ("performance.md" if name == "speed" else "quality.md")
+    page = folder / ("performance.md" if name in ("speed", "fewer_steps") else "quality.md")
     page.write_text(f"before\n<!-- begin: {name} -->\n(stale)\n<!-- end: {name} -->\nafter\n")
     out = folder / f"{name}.json"
     arguments = ["--scenes", str(scenes), "--steps", "2", "--workers", "1", "--out", str(out)]
@@ -233,7 +233,14 @@ def test_pair_edits(tmp_path: Path, cache: Path, single_thread) -> None:
 @pytest.mark.slow
 def test_starts(tmp_path: Path, cache: Path, single_thread) -> None:
     content = run_benchmark("starts", cache, tmp_path, scenes=2)
-    assert set(content["scenes"][0]["nearest"]) == {"50", "75", "100", "125", "150", "200", "300"}
+    assert set(content["scenes"][0]["nearest"]) == {"50", "100", "150"}
+
+
+@pytest.mark.slow
+def test_fewer_steps(tmp_path: Path, cache: Path, single_thread) -> None:
+    [chunk] = run_benchmark("fewer_steps", cache, tmp_path, scenes=2)["scenes"]
+    assert set(chunk["psnr"]) == {"Adam, published", "default", "L-BFGS", "Adam, then L-BFGS"}
+    assert all(len(psnr) == 2 for by_steps in chunk["psnr"].values() for psnr in by_steps.values())
 
 
 @pytest.mark.slow
