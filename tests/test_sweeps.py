@@ -38,6 +38,7 @@ def settings(generator):
         "segmenter": left.long(),
         "encoder": "mean",
         "steps": 12,
+        "rate": 0.1,
         "invertibility": GivenInvertibility(maps),
     }
 
