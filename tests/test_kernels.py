@@ -19,6 +19,7 @@ from saminv.ops.instance_padding import pad_ring, ring_length
 from saminv.ops.layer_epilogue import layer_epilogue
 from saminv.ops.lpips_head import lpips_head, unit_length
 from saminv.ops.modulated_conv import modulated_conv2d
+from saminv.ops.scaled_square import scaled_square
 from saminv.ops.to_rgb import to_rgb
 from saminv.sites import Add, Pad
 
@@ -303,6 +304,41 @@ def test_pad_ring_is_differentiable_twice():
         seconds.append(torch.autograd.grad(sum(g.square().sum() for g in firsts), inputs))
     for expected, got in zip(*seconds):
         assert torch.allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("order", FORMATS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("with_units", [False, True])
+def test_scaled_square(with_units, dtype, order):
+    for size in SIZES:
+        inputs = {"x": draw(*size), "units": draw(size[1]).abs() + 0.1 if with_units else None}
+        for name, error in differences(scaled_square, inputs, dtype, order, constant=("units",)):
+            assert error <= TOLERANCE[dtype], f"{name} of {size}: {error:.1e}"
+
+
+def test_scaled_square_sums_in_float32():
+    x = torch.full((1, 4, 64, 64), 8.0, dtype=torch.float16, device=DEVICE)
+    for impl in ("reference", "triton"):
+        found = scaled_square(x, impl=impl)
+        # It is more than the largest half-precision number.
+        assert found.dtype == torch.float32 and found.tolist() == [64.0 * 4 * 64 * 64]
+
+
+def test_scaled_square_is_differentiable_twice():
+    x = draw(2, 3, 2, 2).float().to(DEVICE).requires_grad_()
+    seconds = []
+    for impl in ("reference", "triton"):
+        [first] = torch.autograd.grad(scaled_square(x, impl=impl).square().sum(), x, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+    assert torch.allclose(*seconds, rtol=1e-5)
+
+
+def test_scaled_square_of_bad_input():
+    x = torch.ones(1, 2, 2, 2, device=DEVICE)
+    with pytest.raises(InputError, match="its units"):
+        scaled_square(x, torch.ones(3, device=DEVICE))
+    with pytest.raises(InputError, match="no Triton kernel"):
+        scaled_square(x, torch.ones(2, device=DEVICE, requires_grad=True), impl="triton")
 
 
 def adam_inputs(*shape: int) -> dict[str, Tensor]:

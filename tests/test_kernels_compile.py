@@ -16,6 +16,7 @@ KERNELS = {
     "instance_padding": ["_copy"],
     "layer_epilogue": ["_forward", "_backward"],
     "lpips_head": ["_forward", "_backward"],
+    "scaled_square": ["_forward", "_backward"],
     "to_rgb": ["_forward", "_backward"],
 }
 SCRIPT = """

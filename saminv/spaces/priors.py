@@ -6,10 +6,13 @@ Reference:
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..generators._base import LatentStatistics, gaussianise
+from ..ops.scaled_square import scaled_square
 from ..regions import Formulation
 
 
@@ -52,7 +55,5 @@ def feature_penalty(delta: Tensor, deviation: Tensor | None = None, formulation:
         deviation: Standard deviation of each channel `[C]` to measure it in, or None.
         formulation: "paper" sums squares, "published" averages them.
     """
-    if deviation is not None:
-        delta = delta / deviation[:, None, None]
-    squares = delta.square().flatten(1)
-    return squares.sum(dim=1) if formulation == "paper" else squares.mean(dim=1)
+    total = scaled_square(delta, deviation)
+    return total if formulation == "paper" else total / math.prod(delta.shape[1:])
