@@ -3,7 +3,7 @@
 What is here: the problem and its objective, the one loop (``solve.py``), one file per solver, wrappers that add
 behaviour, and ``escalate.py``, which measures invertibility. How to add a solver: subclass :class:`AbstractSolver`
 with ``init`` and ``update``; state is a value apart from the solver. May import: the base files of spaces, generators
-and metrics, regions, solution; no single space, generator or metric.
+and metrics, ops, regions, solution; no single space, generator or metric.
 """
 
 from .adam import Adam

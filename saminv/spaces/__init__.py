@@ -2,8 +2,7 @@
 
 What is here: :class:`AbstractSpace` (``_base.py``), the regularisers (``priors.py``) and one small file per family. How
 to add one: subclass :class:`AbstractSpace`, register it in :data:`SPACES` under its name or the letters its names begin
-with. No generator changes. May import: generators (their base), ops and the ground floor; never a
-solver.
+with. No generator changes. May import: generators (their base), ops and the ground floor; never a solver.
 """
 
 from ._base import (
