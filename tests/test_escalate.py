@@ -7,24 +7,25 @@ import torch
 from helpers import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import LinearGenerator, PlantedErrors, random_pictures, toy_problem
+from toys import (
+    L2_ONLY,
+    LinearGenerator,
+    PlantedErrors,
+    plain_problem,
+    random_pictures,
+    toy_problem,
+)
 
 from saminv import Regions
-from saminv.optim import Adam, BestSoFar, Escalate, Objective, PlateauStop, solve
+from saminv.optim import Adam, BestSoFar, Escalate, PlateauStop, solve
 from saminv.segment import Segments, allocate
 
-L2_ONLY = Objective(weights={"l2": 1.0})
 SPACES = ("W+", "F0", "F1", "F2")
 
 
 @pytest.fixture(scope="module")
 def linear():
     return LinearGenerator()
-
-
-def plain(linear, names=("W+",), count=1, **settings):
-    """Squared error only, on targets that the linear generator cannot make."""
-    return toy_problem(linear, names, target=random_pictures(count), batch=count, objective=L2_ONLY, **settings)
 
 
 GRID = (torch.arange(8)[:, None] // 4 * 2 + torch.arange(8) // 4)[None]
@@ -43,7 +44,7 @@ def planted(means):
 def climb(linear, metric, tau, steps=60, names=SPACES, **settings):
     """A run with plateaus far away, so that looks come at fixed shares unless ``settings`` say otherwise."""
     batch = metric.table.shape[1]
-    problem = plain(linear, names, count=batch, regions=Regions.uniform(batch, (8, 8), names, names[0]))
+    problem = plain_problem(linear, names, count=batch, regions=Regions.uniform(batch, (8, 8), names, names[0]))
     shares = {"first_share": 0.3, "later_share": 0.1, "last_share": 0.2, "patience": 1000}
     solver = Escalate(BestSoFar(Adam()), metric, GRID.expand(batch, -1, -1), tau, **(shares | settings))
     states = []
@@ -98,7 +99,7 @@ def test_wrappers_may_stand_outside_of_the_measuring_one(linear, names):
     """The loop and the outer wrappers go on with the regions that the inner one has found."""
     metric = PlantedErrors(planted(torch.full((len(names), 4), 0.6)))
     regions = Regions.uniform(1, (8, 8), names, "W+")
-    problem = plain(linear, names, regions=regions)
+    problem = plain_problem(linear, names, regions=regions)
     inside = Escalate(Adam(rate=0.1), metric, GRID, 0.3, patience=1000, first_share=0.3)
     outside = solve(problem, BestSoFar(PlateauStop(inside, patience=1000)), max_steps=40, callback=metric.watch)
     assert (outside.regions.labels == len(names) - 1).all()
@@ -239,7 +240,7 @@ def test_measuring_agrees_with_the_tau_rule(means):
 def test_the_run_goes_on_warm_after_a_climb(linear):
     """A segment that climbs keeps the styles that it had."""
     metric = PlantedErrors(planted(torch.full((4, 4), 0.6)))
-    problem = plain(linear, SPACES, regions=Regions.uniform(1, (8, 8), SPACES, "W+"))
+    problem = plain_problem(linear, SPACES, regions=Regions.uniform(1, (8, 8), SPACES, "W+"))
     solver = Escalate(Adam(rate=0.01), metric, GRID, 0.3, patience=1000, first_share=0.5)
     images = []
 

@@ -7,15 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import assert_close
-from toys import LinearGenerator, halves, random_pictures, toy_problem, toy_stylegan2
+from toys import (
+    L2_ONLY,
+    LinearGenerator,
+    halves,
+    plain_problem,
+    same_latents,
+    toy_problem,
+    toy_stylegan2,
+)
 
 from saminv import InputError, Regions, Status
 from saminv.metrics.pixel import MSE
 from saminv.optim import LBFGS, Adam, BestSoFar, Objective, PlateauStop, solve
 from saminv.optim.lbfgs import dot, two_loop
 from saminv.optim.solve import Slots
-
-L2_ONLY = Objective(weights={"l2": 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +34,8 @@ def precise():
     return toy_stylegan2(torch.float64)
 
 
-def plain(linear, names=("W+",), count=1, **settings):
-    """Squared error only, on targets that the linear generator cannot make."""
-    return toy_problem(linear, names, target=random_pictures(count), batch=count, objective=L2_ONLY, **settings)
-
-
-def same(a, b, rows=slice(None)):
-    return all(torch.equal(a[s][k], t[rows]) for s, value in b.items() for k, t in value.items())
-
-
 def test_a_linear_problem_reaches_its_minimum_in_few_steps(linear):
-    problem = plain(linear, count=3)
+    problem = plain_problem(linear, count=3)
     best = linear.best_styles(problem.target)
     least = (linear.synthesis(best) - problem.target).square().mean((1, 2, 3))
     quick = solve(problem, LBFGS(), max_steps=40)
@@ -65,7 +62,7 @@ def test_the_loss_of_the_result_never_rises(precise):
 
 def test_the_two_loops_are_the_inverse_hessian_of_all_pairs(linear):
     """Against the dense update H <- (I - r s y') H (I - r y s') + r s s' (Nocedal and Wright, Eq. 7.16)."""
-    problem = plain(linear, count=2)
+    problem = plain_problem(linear, count=2)
     slots = Slots(LBFGS(memory=4), 20)
     slots.enter(problem, range(2))
     for _ in range(7):
@@ -110,7 +107,7 @@ def test_images_enter_and_leave_while_others_run(precise):
 
 def test_a_space_that_wakes_up(linear):
     names = ("W+", "F1")
-    asleep = plain(linear, names, regions=Regions.uniform(1, (8, 8), names, "W+"))
+    asleep = plain_problem(linear, names, regions=Regions.uniform(1, (8, 8), names, "W+"))
     awake = asleep.with_regions(halves(linear, 1, names))
     slots = Slots(LBFGS(), 60)
     slots.enter(asleep, ["first"])
@@ -132,7 +129,7 @@ def test_a_space_that_wakes_up(linear):
 
 
 def test_a_step_that_cannot_be_made_ends_the_image(linear):
-    problem = plain(linear)
+    problem = plain_problem(linear)
     best = {"W+": {"w": linear.best_styles(problem.target)}}
     solution = solve(problem, LBFGS(patience=3), best, max_steps=200)
     assert solution.statuses == [Status.PLATEAU] and int(solution.stats["steps"]) < 200
@@ -140,7 +137,7 @@ def test_a_step_that_cannot_be_made_ends_the_image(linear):
 
 
 def test_a_plateau_ends_it(linear):
-    solution = solve(plain(linear), PlateauStop(BestSoFar(LBFGS()), patience=5), max_steps=500)
+    solution = solve(plain_problem(linear), PlateauStop(BestSoFar(LBFGS()), patience=5), max_steps=500)
     assert solution.statuses == [Status.PLATEAU] and int(solution.stats["steps"]) < 100
 
 
@@ -155,7 +152,8 @@ def test_what_has_ended_stays_where_it_is(precise):
     for _ in range(5):
         slots.step()
     after = slots.state.select(torch.tensor([0]))
-    assert same(after.base, before.base) and same(after.y, before.y) and torch.equal(after.value, before.value)
+    assert same_latents(after.base, before.base) and same_latents(after.y, before.y)
+    assert torch.equal(after.value, before.value)
 
 
 def test_dot_is_per_image_and_of_the_first_ones_spaces():

@@ -10,7 +10,18 @@ import torch
 from helpers import assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import LinearGenerator, SaysNan, halves, perturbed, random_pictures, toy_problem, toy_stylegan2
+from toys import (
+    L2_ONLY,
+    LinearGenerator,
+    SaysNan,
+    halves,
+    perturbed,
+    plain_problem,
+    random_pictures,
+    same_latents,
+    toy_problem,
+    toy_stylegan2,
+)
 
 from saminv import InputError, Regions, Status
 from saminv.metrics.pixel import MSE
@@ -20,7 +31,6 @@ from saminv.spaces import resolve_spaces
 from saminv.spaces._base import SpaceOptions
 
 CONSTANT = Schedule(ramp_up=0.0, ramp_down=0.0)
-L2_ONLY = Objective(weights={"l2": 1.0})
 SPACES = ("W+", "F0", "F1", "F2")
 
 
@@ -39,15 +49,6 @@ def precise():
     return toy_stylegan2(torch.float64)
 
 
-def plain(linear, names=("W+",), count=1, **settings):
-    """Squared error only, on targets that the linear generator cannot make."""
-    return toy_problem(linear, names, target=random_pictures(count), batch=count, objective=L2_ONLY, **settings)
-
-
-def same(a, b, rows=slice(None)):
-    return all(torch.equal(a[s][k], t[rows]) for s, value in b.items() for k, t in value.items())
-
-
 class Track:
     """A callback that remembers the losses and latents that a solve looked at."""
 
@@ -61,7 +62,7 @@ class Track:
 
 
 def test_a_linear_problem_reaches_its_closed_form_minimum(linear):
-    problem = plain(linear, count=3)
+    problem = plain_problem(linear, count=3)
     best = linear.best_styles(problem.target)
     least = (linear.synthesis(best) - problem.target).square().mean((1, 2, 3))
     solution = solve(problem, BestSoFar(Adam(rate=0.1)), max_steps=400)
@@ -72,10 +73,10 @@ def test_a_linear_problem_reaches_its_closed_form_minimum(linear):
 
 def test_a_feature_takes_up_what_the_styles_cannot(linear):
     whole = Regions.uniform(1, linear.image_size, ("W+", "F2"), "F2")
-    solution = solve(plain(linear, ["W+", "F2"], regions=whole), BestSoFar(Adam(rate=0.1)), max_steps=400)
+    solution = solve(plain_problem(linear, ["W+", "F2"], regions=whole), BestSoFar(Adam(rate=0.1)), max_steps=400)
     assert solution.stats["loss"] < 1e-8
     half = halves(linear, 1, ("W+", "F2"))
-    solution = solve(plain(linear, ["W+", "F2"], regions=half), BestSoFar(Adam(rate=0.1)), max_steps=400)
+    solution = solve(plain_problem(linear, ["W+", "F2"], regions=half), BestSoFar(Adam(rate=0.1)), max_steps=400)
     error = (solution.image - solution.target).square().mean(1, keepdim=True)
     assert error[half.full("F2")].max() < 1e-6
     assert error[half.full("W+")].mean() > 0.05
@@ -95,18 +96,18 @@ def test_known_styles_are_found_again(generator, name):
 
 
 def test_zero_steps_return_the_start(linear):
-    y0 = perturbed(plain(linear, ["W+", "F1"]))
+    y0 = perturbed(plain_problem(linear, ["W+", "F1"]))
     solver = PlateauStop(BestSoFar(Adam()))
-    solution = solve(plain(linear, ["W+", "F1"]), solver, y0, max_steps=0)
-    assert same(solution.latents, y0)
+    solution = solve(plain_problem(linear, ["W+", "F1"]), solver, y0, max_steps=0)
+    assert same_latents(solution.latents, y0)
     assert solution.statuses == [Status.COMPLETED]
     assert solution.stats["steps"].tolist() == [0]
 
 
 def test_one_step_is_a_step(linear):
-    problem = plain(linear)
+    problem = plain_problem(linear)
     solution = solve(problem, BestSoFar(Adam(rate=0.01)), max_steps=1)
-    assert not same(solution.latents, problem.start())
+    assert not same_latents(solution.latents, problem.start())
     assert (solution.stats["loss"] < problem.loss(problem.start())[0]).all()
 
 
@@ -114,7 +115,7 @@ def test_the_same_problem_gives_the_same_bits(generator):
     problem = toy_problem(generator, ["W+", "F4", "N"], batch=2)
     solver = PlateauStop(BestSoFar(Adam()))
     first, second = (solve(problem, solver, max_steps=6) for _ in range(2))
-    assert same(first.latents, second.latents)
+    assert same_latents(first.latents, second.latents)
     assert all(torch.equal(value, second.stats[key]) for key, value in first.stats.items())
 
 
@@ -130,19 +131,19 @@ def test_random_noise_is_as_random_as_the_seed(generator):
 
 
 def test_a_solve_leaves_its_arguments_alone(linear):
-    problem = plain(linear, ["W+", "F1"])
+    problem = plain_problem(linear, ["W+", "F1"])
     y0 = perturbed(problem)
     before = {s: {k: t.clone() for k, t in value.items()} for s, value in y0.items()}
     start = problem.start()
     solve(problem, Escalate(BestSoFar(Adam()), MSE(), torch.zeros(1, 8, 8, dtype=torch.int64), 0.0), y0, max_steps=9)
-    assert same(before, y0) and same(start, problem.start())
-    assert not problem.regions.labels.any() or problem.regions == plain(linear, ["W+", "F1"]).regions
+    assert same_latents(before, y0) and same_latents(start, problem.start())
+    assert not problem.regions.labels.any() or problem.regions == plain_problem(linear, ["W+", "F1"]).regions
 
 
 @pytest.mark.parametrize("steps", [-1, 1.5, 2.0, True, False, "3", None, math.nan])
 def test_steps_that_are_no_count(linear, steps):
     with pytest.raises(InputError, match="steps must be a whole number from 0 up"):
-        solve(plain(linear), Adam(), max_steps=steps)
+        solve(plain_problem(linear), Adam(), max_steps=steps)
 
 
 @pytest.mark.parametrize("rate", [0, 0.0, -0.1, math.nan, math.inf, True, "0.1", None])
@@ -154,7 +155,7 @@ def test_rates_that_are_none(rate):
 
 
 def test_starts_that_do_not_fit(linear):
-    problem = plain(linear, ["W+", "F1"])
+    problem = plain_problem(linear, ["W+", "F1"])
     good = problem.start()
     for broken in (
         {},
@@ -183,13 +184,13 @@ def test_starts_that_do_not_fit(linear):
     ],
 )
 def test_parts_of_a_problem_that_do_not_fit(linear, change, words):
-    problem = plain(linear, ["W+", "F1"], count=2)
+    problem = plain_problem(linear, ["W+", "F1"], count=2)
     with pytest.raises(InputError, match=words):
         replace(problem, **change)
 
 
 def test_two_style_spaces_are_no_problem(linear):
-    problem = plain(linear)
+    problem = plain_problem(linear)
     both = resolve_spaces(["W+"], linear) + resolve_spaces(["W"], linear)
     with pytest.raises(InputError, match="exactly one style space"):
         replace(problem, spaces=both)
@@ -216,13 +217,13 @@ def test_passing_idle_spaces_by_changes_no_bit(precise, solver):
     # A start of their own, even if it is the same one, makes all spaces active.
     fast, slow = (solve(problem, solver, y0, max_steps=6) for y0 in (None, problem.start()))
     assert not fast.latents["F4"]["delta"].any() and fast.latents["F2"]["delta"].any()
-    assert same(fast.latents, slow.latents)
+    assert same_latents(fast.latents, slow.latents)
     assert torch.equal(fast.image, slow.image)
     assert all(torch.equal(fast.stats[name], slow.stats[name]) for name in slow.stats)
 
 
 def test_a_space_is_idle_until_it_gets_its_first_pixel(linear):
-    problem = plain(linear, SPACES[:3], regions=Regions.uniform(1, (8, 8), SPACES[:3], "W+"))
+    problem = plain_problem(linear, SPACES[:3], regions=Regions.uniform(1, (8, 8), SPACES[:3], "W+"))
     assert problem.idle == {"F0", "F1"}
     later = problem.with_regions(Regions.uniform(1, (8, 8), SPACES[:3], "F1"))
     assert later.idle == {"F0"}
@@ -234,7 +235,7 @@ def test_a_space_is_idle_until_it_gets_its_first_pixel(linear):
 
 def noisy(linear, **settings):
     """A descent so fast that the loss goes up and down."""
-    return plain(linear, count=3, **settings), Adam(rate=1.5, schedule=CONSTANT)
+    return plain_problem(linear, count=3, **settings), Adam(rate=1.5, schedule=CONSTANT)
 
 
 def test_best_so_far_is_never_above_anything_visited(linear):
@@ -249,9 +250,9 @@ def test_best_so_far_is_never_above_anything_visited(linear):
 
 
 def test_the_last_iterate_counts(linear):
-    problem = plain(linear)
+    problem = plain_problem(linear)
     slow = Adam(rate=1e-3, schedule=CONSTANT)
-    assert same(
+    assert same_latents(
         solve(problem, BestSoFar(slow), max_steps=5).latents,
         solve(problem, slow, max_steps=5).latents,
     )
@@ -274,7 +275,7 @@ def test_best_so_far_begins_anew_when_regions_change(linear):
 
 
 def test_a_plateau_ends_an_image_early(linear):
-    problem = plain(linear, count=2)
+    problem = plain_problem(linear, count=2)
     solver = PlateauStop(BestSoFar(Adam(rate=0.1)), patience=10, tolerance=0.01)
     track = Track()
     solution = solve(problem, solver, max_steps=400, callback=track)
@@ -308,15 +309,15 @@ def test_a_plateau_in_the_ramp_down_shortens_nothing_and_is_none(linear):
 
 
 def test_plateau_stop_without_a_plateau_changes_nothing(linear):
-    problem = plain(linear, count=2)
+    problem = plain_problem(linear, count=2)
     with_stop = solve(problem, PlateauStop(BestSoFar(Adam()), patience=100), max_steps=20)
-    assert same(with_stop.latents, solve(problem, BestSoFar(Adam()), max_steps=20).latents)
+    assert same_latents(with_stop.latents, solve(problem, BestSoFar(Adam()), max_steps=20).latents)
 
 
 @pytest.mark.parametrize("wrap", [BestSoFar, lambda adam: PlateauStop(BestSoFar(adam)), lambda adam: adam])
 def test_a_loss_that_is_not_a_number_ends_its_image_only(linear, wrap):
     def run(rows, nan_rows=()):
-        problem = plain(linear, ["W+", "F1"], count=3)
+        problem = plain_problem(linear, ["W+", "F1"], count=3)
         problem = replace(
             problem,
             target=problem.target[rows],
@@ -364,11 +365,11 @@ def test_a_gradient_that_is_not_a_number_ends_its_image_too(linear):
 
 def test_all_images_lost_at_once_ends_the_solve(linear):
     track = Track()
-    problem = replace(plain(linear, count=2), objective=Objective(SaysNan([0, 1], call=0)), _prepared=None)
+    problem = replace(plain_problem(linear, count=2), objective=Objective(SaysNan([0, 1], call=0)), _prepared=None)
     start = problem.start()
     solution = solve(problem, BestSoFar(Adam()), max_steps=100, callback=track)
     assert solution.statuses == [Status.NON_FINITE] * 2
-    assert same(solution.latents, start)
+    assert same_latents(solution.latents, start)
     assert len(track.losses) <= 5
 
 
@@ -389,7 +390,7 @@ def test_an_interrupt_gives_the_best_so_far(linear, at):
 
 
 def test_an_interrupt_leaves_finished_images_their_status(linear):
-    problem = replace(plain(linear, count=2), objective=Objective(SaysNan([1], call=1)), _prepared=None)
+    problem = replace(plain_problem(linear, count=2), objective=Objective(SaysNan([1], call=1)), _prepared=None)
 
     def interrupt(index, state, evaluation):
         if index == 3:
@@ -404,14 +405,14 @@ def test_other_exceptions_of_a_callback_come_through(linear):
         raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
-        solve(plain(linear), Adam(), max_steps=2, callback=fail)
+        solve(plain_problem(linear), Adam(), max_steps=2, callback=fail)
 
 
 def test_progress_is_shown_with_loss_and_psnr(linear, capsys):
-    solve(plain(linear), Adam(), max_steps=10, progress=True)
+    solve(plain_problem(linear), Adam(), max_steps=10, progress=True)
     shown = capsys.readouterr().err
     assert "loss=" in shown and "psnr=" in shown and "10/10" in shown
-    solve(plain(linear), Adam(), max_steps=10)
+    solve(plain_problem(linear), Adam(), max_steps=10)
     assert capsys.readouterr().err == ""
 
 
@@ -558,7 +559,7 @@ def test_weights_that_are_none(weight):
 
 
 def test_the_parts_of_the_result_are_in_its_numbers(linear):
-    problem: Problem = plain(linear, ["W+", "F1"], count=2)
+    problem: Problem = plain_problem(linear, ["W+", "F1"], count=2)
     solution = solve(problem, BestSoFar(Adam()), max_steps=3)
     total, parts = problem.loss(solution.latents)
     assert torch.equal(solution.stats["loss"], total)

@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import assert_close
-from toys import LinearGenerator, random_pictures, toy_problem, toy_stylegan2
+from toys import (
+    L2_ONLY,
+    LinearGenerator,
+    random_pictures,
+    toy_problem,
+    toy_stylegan2,
+)
 
 from saminv import InputError, Status
-from saminv.optim import LBFGS, Adam, BestSoFar, Objective, PlateauStop, Relay, Schedule, solve
+from saminv.optim import LBFGS, Adam, BestSoFar, PlateauStop, Relay, Schedule, solve
 from saminv.optim.solve import Slots
 
-L2_ONLY = Objective(weights={"l2": 1.0})
 CONSTANT = Adam(rate=0.05, schedule=Schedule(ramp_up=0.0, ramp_down=0.0))
 
 

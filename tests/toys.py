@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
+from saminv._types import Latents
 from saminv.generators import AbstractGenerator, StyleGAN2, StyleGAN2Config
 from saminv.metrics._base import AbstractMetric, Prepared
 from saminv.metrics.pixel import MSE
@@ -144,6 +145,19 @@ def halves(generator: AbstractGenerator, batch: int, spaces: Sequence[str], **se
     band = max(1, (width + height // 2) // len(spaces))
     labels = torch.stack([((slant + 3 * row) // band) % len(spaces) for row in range(batch)])
     return Regions(labels, tuple(spaces), **settings)
+
+
+L2_ONLY = Objective(weights={"l2": 1.0})
+
+
+def plain_problem(linear: AbstractGenerator, names: Sequence[str] = ("W+",), count: int = 1, **settings) -> Problem:
+    """Squared error only, on targets that the linear generator cannot make."""
+    return toy_problem(linear, names, target=random_pictures(count), batch=count, objective=L2_ONLY, **settings)
+
+
+def same_latents(a: Latents, b: Latents, rows: slice | Tensor = slice(None)) -> bool:
+    """Whether the ``rows`` of all tensors of ``b`` are the tensors of ``a`` to the bit."""
+    return all(torch.equal(a[space][key], tensor[rows]) for space, value in b.items() for key, tensor in value.items())
 
 
 def toy_problem(

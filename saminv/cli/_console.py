@@ -36,6 +36,18 @@ def command(
     return parser
 
 
+def command_group(commands: Any, name: str, help: str, description: str, title: str, **options: Any) -> Any:
+    """Add a sub-command that has sub-commands of its own; returns where they are added."""
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=description,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser.add_subparsers(title=f"{title}s", required=True, metavar=title.upper(), **options)
+
+
 def positive(text: str) -> int:
     """A whole number from 1 up, as an option."""
     value = int(text)

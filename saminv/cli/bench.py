@@ -14,20 +14,13 @@ from .._files import atomic_write, ensure_folder
 from .._version import __version__
 from ..bench import Workload, measure_speed
 from ..bench.report import describe_speed, plot_speed
-from ._console import EXIT_CODES, command, on_terminal, positive, tell
+from ._console import command, command_group, on_terminal, positive, tell
 from .options import split_names
 
 
 def add(commands: Any) -> None:
     """Add the parsers of the command."""
-    group = commands.add_parser(
-        "bench",
-        help="measure speed",
-        description="Benchmarks of this machine.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    benches = group.add_subparsers(required=True, metavar="BENCH", title="benchmarks")
+    benches = command_group(commands, "bench", "measure speed", "Benchmarks of this machine.", "bench")
     parser = command(
         benches,
         "speed",

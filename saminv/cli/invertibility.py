@@ -31,7 +31,7 @@ from ..train import (
 )
 from ..train.invertibility import split_checked
 from ..train.plots import plot_evaluation
-from ._console import EXIT_CODES, INCOMPLETE, command, on_terminal, positive, tell
+from ._console import INCOMPLETE, command, command_group, on_terminal, positive, tell
 from .options import Parser, add_inversion_options, inversion_settings
 
 REPORT, PICTURE = "evaluation.json", "evaluation.png"
@@ -40,14 +40,9 @@ MOST_TOLD = 20
 
 def add(commands: Any) -> None:
     """Add the parser of the command."""
-    parser = commands.add_parser(
-        "invertibility",
-        help="measure errors, train a network that predicts them, and evaluate it",
-        description="Predicted invertibility of a generator of your own: build, train, evaluate.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    steps = parser.add_subparsers(title="steps", required=True, metavar="STEP", parser_class=Parser)
+    help = "measure errors, train a network that predicts them, and evaluate it"
+    description = "Predicted invertibility of a generator of your own: build, train, evaluate."
+    steps = command_group(commands, "invertibility", help, description, "step", parser_class=Parser)
     _add_build(steps)
     _add_train(steps)
     _add_evaluate(steps)
