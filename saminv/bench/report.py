@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from .._errors import MissingExtraError
-from .._files import atomic_write
+from .._plots import new_figure, save_figure
 from .speed import SpeedReport, StepTime
 
 
@@ -46,12 +44,7 @@ def plot_speed(report: SpeedReport, path: str | Path) -> Path:
         MissingExtraError: If matplotlib is not installed.
         OutputError: If the picture cannot be written.
     """
-    try:
-        # The figure alone: pyplot would choose a window system, and keep every figure.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError('Plots need matplotlib: pip install "saminv[plot]".') from error
-    figure: Any = Figure(figsize=(10, 4), dpi=110, layout="constrained")
+    figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     names = list(dict.fromkeys(name for step in report.steps for name in step.parts))
     bottoms = [0.0] * len(report.steps)
@@ -66,6 +59,4 @@ def plot_speed(report: SpeedReport, path: str | Path) -> Path:
     right.barh(labels, [step.median / step.workload.batch for step in cases], color="grey")
     right.invert_yaxis()
     right.set(xlabel="ms of a step and image", title="by resolution and batch")
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary)
-    return Path(path)
+    return save_figure(figure, path)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .._errors import InputError, MissingExtraError
-from .._files import atomic_write
+from .._errors import InputError
+from .._plots import new_figure, save_figure
 from ..editing._summary import align
 from ..metrics import METRICS
 from .folder import FAILED
@@ -162,23 +162,16 @@ def plot_histograms(summary: Summary, path: str | os.PathLike[str]) -> Path:
         InputError: If no picture has been inverted yet.
         OutputError: If the file cannot be written.
     """
-    try:
-        # Not pyplot, which would choose a window system.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError('Histograms need matplotlib: pip install "saminv[plot]".') from error
     keys = list(summary.distributions)
     if not keys:
         raise InputError(f"No picture of {summary.folder} has been inverted yet, so there is nothing to plot.")
     columns = min(3, len(keys))
     rows = -(-len(keys) // columns)
-    drawing = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained", dpi=110)
+    drawing = new_figure(4 * columns, 2.6 * rows)
     for index, key in enumerate(keys):
         axes = drawing.add_subplot(rows, columns, index + 1)
         _draw_histogram(axes, summary, key)
-    with atomic_write(path) as temporary:
-        drawing.savefig(temporary, format="png")
-    return Path(path)
+    return save_figure(drawing, path)
 
 
 def histogram(summary: Summary, key: str) -> tuple[np.ndarray, np.ndarray]:

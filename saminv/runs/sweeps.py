@@ -15,6 +15,7 @@ import torch
 from .. import images
 from .._errors import MissingExtraError
 from .._files import atomic_write, ensure_folder
+from .._plots import new_figure, save_figure
 from .._search import Sweep
 from ..editing.editability import editability
 from ..editing.sheet import draw_sheet
@@ -96,13 +97,7 @@ def plot_curve(curve: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
         MissingExtraError: If matplotlib is not installed.
         OutputError: If the picture cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError('The curve is drawn by matplotlib: pip install "saminv[plot]"') from error
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     rows = curve["rows"]
     taus = [row["tau"] for row in rows]
@@ -121,9 +116,7 @@ def plot_curve(curve: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
     other.set(ylabel="editability", ylim=(0, 1.1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    return Path(path)
+    return save_figure(figure, path)
 
 
 def _distinct(sweep: Sweep, row: int) -> dict[float, Solution]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import InputError, MissingExtraError
-from .._files import atomic_write
+from .._plots import new_figure, save_figure
 from .loop import LOG, VALIDATION
 
 
@@ -25,7 +25,7 @@ def plot_training(folder: str | Path, path: str | Path | None = None) -> Path:
         OutputError: If the picture cannot be written.
     """
     folder = Path(folder)
-    figure = _figure(10, 4)
+    figure = new_figure(10, 4)
     training, validation = _columns(folder / LOG), _columns(folder / VALIDATION)
     if not training and not validation:
         raise InputError(f"{folder} has no {LOG} and no {VALIDATION}; train first.")
@@ -51,7 +51,7 @@ def plot_evaluation(record: Mapping[str, Any], path: str | Path) -> Path:
         MissingExtraError: If matplotlib is not installed.
         OutputError: If the picture cannot be written.
     """
-    figure = _figure(10, 4.5)
+    figure = new_figure(10, 4.5)
     left, right = figure.subplots(1, 2)
     highest = 0.0
     for space in record["spaces"]:
@@ -68,19 +68,10 @@ def plot_evaluation(record: Mapping[str, Any], path: str | Path) -> Path:
 def check_plots() -> bool:
     """Whether matplotlib is installed."""
     try:
-        _figure(1, 1)
+        new_figure(1, 1)
     except MissingExtraError:
         return False
     return True
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        # The figure alone: pyplot would choose a window system, and keep every figure.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError('Plots need matplotlib: pip install "saminv[plot]".') from error
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def _draw_table(axes: Any, spaces: Sequence[str], counts: Sequence[Sequence[int]]) -> None:
@@ -109,6 +100,4 @@ def _save(figure: Any, axes: Sequence[Any], path: str | Path) -> Path:
         one.grid(alpha=0.3)
         if one.get_legend_handles_labels()[1]:
             one.legend()
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return Path(path)
+    return save_figure(figure, path)
