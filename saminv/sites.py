@@ -49,8 +49,8 @@ class Add:
     mask: Tensor | None = None
 
     def apply(self, x: Tensor) -> Tensor:
-        """The changed tensor; ``x`` stays as it is."""
-        return x + self.delta if self.mask is None else x + self.delta * self.mask
+        """The changed tensor in the type of ``x``, which stays as it is."""
+        return (x + self.delta if self.mask is None else x + self.delta * self.mask).to(x.dtype)
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Blend:
     mask: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """The changed tensor; ``x`` stays as it is."""
-        return x + (self.value - x) * self.mask
+        """The changed tensor in the type of ``x``, which stays as it is."""
+        return (x + (self.value - x) * self.mask).to(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from saminv import InputError, Regions, Status
 from saminv.metrics.pixel import MSE
 from saminv.optim import LBFGS, Adam, BestSoFar, Objective, PlateauStop, solve
 from saminv.optim.lbfgs import dot, two_loop
-from saminv.optim.solve import Slots
+from saminv.optim.slots import Slots
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from saminv._recipe import FAR_FROM_DOMAIN, FAR_TAU, known_errors, make_recipe
 from saminv._types import flatten
 from saminv.images import Picture
 from saminv.optim import Escalate
-from saminv.optim.solve import Slots, solve
+from saminv.optim.slots import Slots
+from saminv.optim.solve import solve
 from saminv.segment import (
     PREDICTED_TAU,
     InvertibilityConfig,

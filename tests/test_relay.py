@@ -15,7 +15,7 @@ from toys import (
 
 from saminv import InputError, Status
 from saminv.optim import LBFGS, Adam, BestSoFar, PlateauStop, Relay, Schedule, solve
-from saminv.optim.solve import Slots
+from saminv.optim.slots import Slots
 
 CONSTANT = Adam(rate=0.05, schedule=Schedule(ramp_up=0.0, ramp_down=0.0))
 

@@ -13,7 +13,8 @@ from saminv import InputError, Status
 from saminv._recipe import make_recipe
 from saminv._types import flatten
 from saminv.images import Picture
-from saminv.optim.solve import Slots, solve
+from saminv.optim.slots import Slots
+from saminv.optim.solve import solve
 
 STEPS = 24
 TOLERANCE = 1e-9

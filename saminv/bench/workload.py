@@ -11,7 +11,7 @@ from .._errors import InputError
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from ..metrics.lpips import LPIPS, backbone_shapes
 from ..optim import Adam, Objective, Problem
-from ..optim.solve import Slots
+from ..optim.slots import Slots
 from ..regions import Regions
 from ..spaces import AbstractStyleSpace, resolve_spaces
 from .plain import plain

@@ -88,6 +88,8 @@ class AbstractGenerator(nn.Module, ABC):
         label_dim: Number of classes, 0 without.
         default_spaces: Spaces that a plain ``invert`` uses.
         name: Under which it is registered; empty for one that came from a file or was built.
+        feature_dtypes: Types other than that of its weights that its features can have; ``synthesis`` has an argument
+            ``dtype`` then.
     """
 
     sites: Mapping[str, Site]
@@ -98,6 +100,7 @@ class AbstractGenerator(nn.Module, ABC):
     label_dim: int = 0
     default_spaces: tuple[str, ...] = ("W+",)
     name: str = ""
+    feature_dtypes: frozenset[torch.dtype] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,10 +9,11 @@ Reference:
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from ._base import IMAGE, AbstractGenerator
 ARCHITECTURES = ("skip", "orig", "resnet")
 NOISE_MODES = ("const", "random", "none")
 SLOPE = 0.2
+HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -145,24 +147,30 @@ class MappingNetwork(nn.Module):
         return x
 
 
-class _FrozenSquares:
-    """Kernel sums of squares, kept while the weight neither asks for a gradient nor changes."""
+class _Kept:
+    """What a function makes of a weight, kept while the weight neither asks for a gradient nor changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.function = function
         self._key: tuple[object, ...] | None = None
         self._value: Tensor | None = None
 
     def __call__(self, weight: Tensor) -> Tensor:
         if weight.requires_grad:
-            return squared_weight(weight)
+            return self.function(weight)
         key = (weight._version, weight.data_ptr(), weight.dtype, weight.device)
         if self._value is None or key != self._key:
             with torch.no_grad():
-                self._key, self._value = key, squared_weight(weight)
+                self._key, self._value = key, self.function(weight)
         return self._value
 
-    def __deepcopy__(self, memo: object) -> _FrozenSquares:
-        return _FrozenSquares()
+    def __deepcopy__(self, memo: object) -> _Kept:
+        return _Kept(self.function)
+
+
+def _narrowed(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A kernel `[O, I, 3, 3]` in another type, such that sums of its products with numbers near 1 are near 1."""
+    return (weight / math.sqrt(weight[0].numel())).to(dtype)
 
 
 class ModulatedLayer(nn.Module):
@@ -179,7 +187,8 @@ class ModulatedLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.noise_const: Tensor
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self._squares = _FrozenSquares()
+        self._squares = _Kept(squared_weight)
+        self._typed = {dtype: _Kept(functools.partial(_narrowed, dtype=dtype)) for dtype in HALF}
 
     def forward(
         self,
@@ -191,10 +200,16 @@ class ModulatedLayer(nn.Module):
         change: Add | None = None,
     ) -> Tensor:
         noise = None if noise is None else noise * self.noise_strength
-        styles = self.affine(w)
+        styles, weight = self.affine(w), self.weight
+        scale = demodulation(styles, self._squares(weight))
+        if x.dtype in HALF and x.dtype is not weight.dtype:
+            # The same product by factors that half precision can hold. Their gradients do not notice: what one factor
+            # gains another one loses.
+            unit, peak = math.sqrt(weight[0].numel()), styles.detach().abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
+            weight, styles, scale = self._typed[x.dtype](weight), styles / peak, scale * (unit * peak)
+            ring = None if ring is None else ring / (peak if self.up == 1 else unit * peak)[:, :, None]
         # The epilogue filters what was up-sampled, so that a kernel can do both at once.
-        x = modulated_conv2d(x, self.weight, styles, demodulate=False, up=self.up, ring=ring, filtered=False)
-        scale = demodulation(styles, self._squares(self.weight))
+        x = modulated_conv2d(x, weight, styles, demodulate=False, up=self.up, ring=ring, filtered=False)
         delta, mask = (None, None) if change is None else (change.delta, change.mask)
         clamp = None if self.clamp is None else self.clamp * gain
         blur = None if self.up == 1 else 1 if ring is None else 0
@@ -213,7 +228,8 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, w: Tensor, skip: Tensor | None = None) -> Tensor:
-        return to_rgb(x, self.weight, self.affine(w) * self.gain, self.bias, skip, clamp=self.clamp)
+        image = to_rgb(x, self.weight.to(x.dtype), self.affine(w) * self.gain, self.bias, skip, clamp=self.clamp)
+        return image.to(w.dtype)
 
 
 class SkipConv(nn.Module):
@@ -225,13 +241,14 @@ class SkipConv(nn.Module):
         self.gain = math.sqrt(0.5) / math.sqrt(inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return upsample_rgb(F.conv2d(x, self.weight * self.gain))
+        return upsample_rgb(F.conv2d(x, (self.weight * self.gain).to(x.dtype)))
 
 
 class _Collector:
     """Gathers the tensors that ``until`` asks for and says when all are there."""
 
-    def __init__(self, until: str | Sequence[str] | None, sites: dict[str, Site]) -> None:
+    def __init__(self, until: str | Sequence[str] | None, sites: dict[str, Site], dtype: torch.dtype) -> None:
+        self.dtype = dtype
         names = [until] if isinstance(until, str) else list(until or ())
         for name in names:
             if name not in sites and name != IMAGE:
@@ -247,7 +264,7 @@ class _Collector:
     def see(self, name: str, x: Tensor | None) -> bool:
         """Keep ``x`` if it was asked for; True when nothing is missing any more."""
         if x is not None and name in self.names:
-            self.found[name] = x
+            self.found[name] = x.to(self.dtype)
             return len(self.found) == len(self.names)
         return False
 
@@ -258,6 +275,8 @@ class StyleGAN2(AbstractGenerator):
     Raises:
         InputError: From the configuration, or for labels, noise modes and sites that it does not have.
     """
+
+    feature_dtypes = frozenset(HALF)
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -416,14 +435,20 @@ class StyleGAN2(AbstractGenerator):
         noise: str = "const",
         truncation: float = 1.0,
         until: str | Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Tensor | Features:
-        """Render styles `[B, L, D]` (or w `[B, D]`) with taps. See :meth:`AbstractGenerator.synthesis`."""
+        """Render styles `[B, L, D]` (or w `[B, D]`) with taps. See :meth:`AbstractGenerator.synthesis`.
+
+        Features are computed in ``dtype``, float16 or bfloat16 for speed; all that is returned has the type of the
+        styles.
+        """
         if noise not in NOISE_MODES:
             raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
         acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
-        collect = _Collector(until, dict(self.sites))
+        collect = _Collector(until, dict(self.sites), styles.dtype)
         styles = self._styles(styles, acts, truncation)
-        canvas = None if collect.see("styles", styles) else self._layers(styles, acts, noise, collect)
+        kind = styles.dtype if dtype is None else dtype
+        canvas = None if collect.see("styles", styles) else self._layers(styles, acts, noise, collect, kind)
         if not collect.names:
             assert canvas is not None
             return self._crop(canvas)
@@ -432,10 +457,10 @@ class StyleGAN2(AbstractGenerator):
         collect.check(noise)
         return collect.found
 
-    def _layers(self, styles: Tensor, taps: Taps, noise: str, collect: _Collector) -> Tensor | None:
+    def _layers(self, styles: Tensor, taps: Taps, noise: str, collect: _Collector, dtype: torch.dtype) -> Tensor | None:
         """Run the layers until the collector has what it wants; returns the RGB image of the whole canvas."""
         batch = styles.shape[0]
-        x = self.const.to(styles.dtype)[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        x = self.const.to(dtype)[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
         x = taps.apply("P0", x)
         block_input, image = x, None
         if collect.see("P0", x):

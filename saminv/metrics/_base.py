@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -124,6 +125,13 @@ class AbstractMetric(nn.Module, ABC):
         score = self._score(image, prepared)
         return -score if self.higher_is_better else score
 
+    def with_features(self, dtype: torch.dtype) -> AbstractMetric:
+        """The same metric with features of another type, for targets that were prepared by this one.
+
+        Metrics that compare no features, or have none of that type, are returned as they are.
+        """
+        return self
+
     def compare(self, image: Tensor, target: Tensor) -> Tensor:
         """Compare images with targets, both `[B, 3, H, W]` in [-1, 1], in one call; returns `[B]`."""
         return self(image, self.prepare(target))
@@ -182,6 +190,17 @@ class AbstractPerceptual(AbstractMetric):
 
     eps: float = EPS
     """Added to the length of a feature before it is divided by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._typed: dict[torch.dtype, AbstractMetric] = {}
+
+    def with_features(self, dtype: torch.dtype) -> AbstractMetric:
+        if dtype not in self._typed:
+            other = copy.deepcopy(self)
+            other._typed = {}
+            self._typed[dtype] = other.to(dtype)
+        return self._typed[dtype]
 
     @abstractmethod
     def stages(self, image: Tensor) -> Sequence[Tensor]:

@@ -54,6 +54,9 @@ class MultiScale(AbstractMetric):
         self.spatial = False
         self.smallest = self.metric.smallest * 2 ** (scales - 1)
 
+    def with_features(self, dtype: torch.dtype) -> AbstractMetric:
+        return MultiScale(self.metric.with_features(dtype), self.scales)
+
     def _prepare(self, target: Tensor) -> Sequence[Tensor]:
         return [tensor for part in self._views(target) for tensor in self.metric.prepare(part).tensors]
 

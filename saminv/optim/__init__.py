@@ -13,7 +13,8 @@ from .objective import Objective
 from .problem import Evaluation, Problem
 from .relay import Relay
 from .schedule import Schedule
-from .solve import AbstractSolver, SolverState, solve
+from .solve import solve
+from .solver import AbstractSolver, SolverState
 from .wrappers import BestSoFar, PlateauStop
 
 __all__ = [

@@ -15,7 +15,7 @@ from .._types import Latents, map_latents
 from ..ops.adam_step import adam_step
 from .problem import Evaluation, Problem
 from .schedule import Schedule
-from .solve import SHARED, AbstractSolver, SolverState
+from .solver import SHARED, AbstractSolver, SolverState
 
 
 @dataclass
@@ -50,6 +50,7 @@ class Adam(AbstractSolver[AdamState]):
     schedule: Schedule = field(default_factory=Schedule)
     precondition: bool = True
     eps: float = 1e-8
+    capturable = True
 
     def __post_init__(self) -> None:
         for rate in (self.rate, *self.rates.values()):

@@ -123,10 +123,14 @@ class Escalate(AbstractWrapper):
         state.waited = torch.where(fell, 0, state.waited + 1)
         state.inner = self.solver.update(state.inner, evaluation)
         state.clock += 1
+        return state
+
+    @torch.no_grad()
+    def attend(self, state: EscalateState, evaluation: Evaluation) -> None:  # type: ignore[override]
+        super().attend(state, evaluation)
         due = self._due(state)
         if bool(due.any()):
             self._look(state, evaluation, due)
-        return state
 
     def _due(self, state: EscalateState) -> Tensor:
         """Images whose errors are to be looked at now."""

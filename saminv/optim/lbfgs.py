@@ -15,7 +15,7 @@ from torch import Tensor
 from .._errors import InputError, Status
 from .._types import Latents, copy_images, map_latents, per_image
 from .problem import Evaluation, Problem
-from .solve import SHARED, AbstractSolver, SolverState
+from .solver import SHARED, AbstractSolver, SolverState
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -80,6 +80,7 @@ class LBFGS(AbstractSolver[LBFGSState]):
     longest: float = 1.0
     patience: int = 8
     precondition: bool = True
+    capturable = True
 
     def __post_init__(self) -> None:
         if self.memory < 1 or self.patience < 1:

@@ -116,11 +116,20 @@ class Objective:
         view = self.view(target)
         return Targets(view, {name: metric.prepare(view) for name, metric in self.metrics.items()})
 
-    def reconstruction(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Unweighted reconstruction losses by name, each `[B]` (Eq. 3.5)."""
+    def reconstruction(self, image: Tensor, targets: Targets, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Unweighted reconstruction losses by name, each `[B]` (Eq. 3.5).
+
+        Args:
+            image: `[B, 3, H, W]`.
+            targets: Of B images.
+            dtype: Type of the features of metrics that compare such; their own where None.
+        """
         view = self.view(image)
         parts = {"l2": (view - targets.view).square().mean(dim=(1, 2, 3))}
-        return parts | {name: metric(view, targets.features[name]) for name, metric in self.metrics.items()}
+        for name, metric in self.metrics.items():
+            metric = metric if dtype is None else metric.with_features(dtype)
+            parts[name] = metric(view, targets.features[name])
+        return parts
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the parts, `[B]` (Eq. 3.8)."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError
-from .._types import Latents, map_latents
+from .._types import Features, Latents, map_latents
 from ..generators._base import IMAGE, AbstractGenerator
 from ..regions import Regions
 from ..sites import Tap
 from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask
 from .objective import Objective, Targets
+from .precision import FULL, Precision
 
 
 @dataclass(frozen=True)
@@ -194,11 +196,16 @@ class Problem:
             for tap in space.bind(self.generator, y[space.name], space_mask(space, self.generator, self.regions))
         ]
 
-    def render(self, y: Latents) -> Tensor:
-        """Image `[B, 3, H, W]` of the latents (Eq. 3.3 and 3.4)."""
-        image = self.generator.synthesis(self.styles, self.taps(y), noise=self.noise)
+    def render(self, y: Latents, dtype: torch.dtype | None = None) -> Tensor:
+        """Image `[B, 3, H, W]` of the latents (Eq. 3.3 and 3.4), by way of features of a type."""
+        image = self._synthesis(self.taps(y), dtype)
         assert isinstance(image, Tensor)
         return image
+
+    def _synthesis(self, taps: list[Tap], dtype: torch.dtype | None, **more: Any) -> Tensor | Features:
+        # Generators that know no other type need not know the argument.
+        more = more if dtype is None else {**more, "dtype": dtype}
+        return self.generator.synthesis(self.styles, taps, noise=self.noise, **more)
 
     def penalties(self, y: Latents) -> dict[str, Tensor]:
         """Unweighted regularisers by name, each `[B]`; spaces that share a name are added."""
@@ -227,33 +234,41 @@ class Problem:
         evaluation = self._look(y)
         return evaluation.loss, evaluation.parts
 
-    def _look(self, y: Latents) -> Evaluation:
-        image = self.render(y)
-        parts = self.objective.reconstruction(image, self.prepared) | self.penalties(y) | self._twin(y)
+    def _look(self, y: Latents, dtype: torch.dtype | None = None) -> Evaluation:
+        image = self.render(y, dtype)
+        parts = self.objective.reconstruction(image, self.prepared, dtype) | self.penalties(y) | self._twin(y, dtype)
         return Evaluation(self.objective.total(parts), parts, None, image)
 
-    def _twin(self, y: Latents) -> dict[str, Tensor]:
+    def _twin(self, y: Latents, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """What the picture without the spaces that have a twin is worth, and how far these are from it."""
         twins = [space for space in self.spaces if space.twin]
         if not twins:
             return {}
         sites = dict.fromkeys(site for space in twins for site in space.reference_sites(self.generator))
         taps = self.taps(y, twins=False)
-        found = self.generator.synthesis(self.styles, taps, noise=self.noise, until=[*sites, IMAGE])
+        found = self._synthesis(taps, dtype, until=[*sites, IMAGE])
         assert isinstance(found, dict)
-        parts = {"twin": self.objective.total(self.objective.reconstruction(found[IMAGE], self.prepared))}
+        losses = self.objective.reconstruction(found[IMAGE], self.prepared, dtype)
+        parts = {"twin": self.objective.total(losses)}
         for space in twins:
             parts |= space.reference_penalty(self.generator, y[space.name], found)
         return parts
 
-    def evaluate(self, y: Latents) -> Evaluation:
-        """Loss, parts, image and the gradient of every latent tensor that is not idle."""
+    def evaluate(self, y: Latents, precision: Precision = FULL) -> Evaluation:
+        """Loss, parts, image and the gradient of every latent tensor that is not idle.
+
+        Args:
+            y: Latents.
+            precision: In which numbers. All that is returned has the type of the latents.
+        """
         y = {name: value for name, value in y.items() if name not in self.idle}
         y = map_latents(lambda tensor: tensor.detach().requires_grad_(), y)
-        look = self._look(y)
+        look = self._look(y, precision.features)
+        scale = precision.gradient_scale(self.target[0].numel())
         leaves = [tensor for value in y.values() for tensor in value.values()]
-        found = iter(torch.autograd.grad(look.loss.sum(), leaves, allow_unused=True, materialize_grads=True))
-        gradients = map_latents(lambda _: next(found), y)
+        total = look.loss.sum() * scale if scale != 1 else look.loss.sum()
+        found = iter(torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
+        gradients = map_latents(lambda _: next(found) / scale if scale != 1 else next(found), y)
         parts = {name: value.detach() for name, value in look.parts.items()}
         return Evaluation(look.loss.detach(), parts, gradients, look.image.detach())
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import InputError, Status
 from .._types import Latents, map_latents, per_image
 from .problem import Evaluation, Problem
-from .solve import AbstractSolver, SolverState
+from .solver import AbstractSolver, SolverState
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -65,6 +65,11 @@ class Relay(AbstractSolver[RelayState]):
         if not 0 < self.share < 1:
             raise InputError(f"share must be between 0 and 1, got {self.share}.")
 
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]
+        """If both solvers are."""
+        return self.first.capturable and self.second.capturable
+
     def init(self, problem: Problem, y0: Latents, horizon: int) -> RelayState:
         return RelayState.of(self.first.init(problem, y0, horizon), self.second.init(problem, y0, horizon))
 
@@ -74,6 +79,10 @@ class Relay(AbstractSolver[RelayState]):
         state.second, second_status = self._go(self.second, state.second, evaluation, ~early)
         state.status.copy_(torch.where(early, first_status, second_status))
         return state
+
+    def attend(self, state: RelayState, evaluation: Evaluation) -> None:
+        self.first.attend(state.first, evaluation)
+        self.second.attend(state.second, evaluation)
 
     def handover(self, horizon: int) -> int:
         """Step at which the second solver takes over."""

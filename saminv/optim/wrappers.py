@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import Status
 from .._types import Latents, copy_images, map_latents, per_image
 from .problem import Evaluation, Problem
-from .solve import AbstractSolver, SolverState
+from .solver import AbstractSolver, SolverState
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,13 +54,21 @@ class AbstractWrapper(AbstractSolver[WrappedState]):
     def init(self, problem: Problem, y0: Latents, horizon: int) -> WrappedState:
         return WrappedState.around(self.solver.init(problem, y0, horizon))
 
+    @property
+    def capturable(self) -> bool:  # type: ignore[override]
+        """As the solver inside."""
+        return self.solver.capturable
+
     def update(self, state: WrappedState, evaluation: Evaluation) -> WrappedState:
         state.inner = self.solver.update(state.inner, evaluation)
+        return state
+
+    def attend(self, state: WrappedState, evaluation: Evaluation) -> None:
+        self.solver.attend(state.inner, evaluation)
         if state.inner.problem is not state.problem:
             # A wrapper further in has changed the regions.
             before, state.problem = state.problem.regions.labels, state.inner.problem
             self.forget(state, (before != state.problem.regions.labels).flatten(1).any(dim=1))
-        return state
 
     def result(self, state: WrappedState) -> Latents:
         return self.solver.result(state.inner)

@@ -17,7 +17,7 @@ from .. import images
 from .._errors import ImageError
 from .._recipe import FAR_FROM_DOMAIN, Job, Recipe, far_sentence
 from .._search import search_job
-from ..optim.solve import Slots
+from ..optim.slots import Slots
 from ..solution import Solution
 from .sources import Item
 
