@@ -30,11 +30,11 @@ def pad_ring(x: Tensor, ring: Tensor, *, impl: str = "auto") -> Tensor:
 
     Args:
         x: `[B, C, h, w]`.
-        ring: `[B, C, 2 (h + w) + 4]`.
+        ring: `[B, C, 2 (h + w) + 4]`, float32 or of the type of the map.
         impl: "auto" | "reference" | "triton".
 
     Returns:
-        `[B, C, h + 2, w + 2]`, in the memory format of ``x``.
+        `[B, C, h + 2, w + 2]`, in the type and the memory format of ``x``.
 
     Raises:
         InputError: If the ring does not fit.

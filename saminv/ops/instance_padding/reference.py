@@ -9,7 +9,7 @@ from torch import Tensor
 def pad_ring(x: Tensor, ring: Tensor) -> Tensor:
     """See :func:`saminv.ops.instance_padding.pad_ring`."""
     height, width = x.shape[2:]
-    above, left, right, below = ring.split([width + 2, height, height, width + 2], dim=2)
+    above, left, right, below = ring.to(x.dtype).split([width + 2, height, height, width + 2], dim=2)
     middle = torch.cat([left[..., None], x, right[..., None]], dim=3)
     padded = torch.cat([above[:, :, None], middle, below[:, :, None]], dim=2)
     channels_last = x.is_contiguous(memory_format=torch.channels_last)

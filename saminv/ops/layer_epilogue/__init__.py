@@ -32,6 +32,8 @@ def layer_epilogue(
 ) -> Tensor:
     """``clamp(gain * leaky_relu(demodulation * blur(x) + noise + bias)) + mask * delta``.
 
+    ``x`` may have half precision while the other tensors are float32.
+
     Args:
         x: Output of the convolution `[B, C, h, w]`; `[B, C, h + 3 - 2 blur, w + 3 - 2 blur]` with a filter.
         demodulation: Factor per image and channel `[B, C]`.
@@ -43,6 +45,9 @@ def layer_epilogue(
         clamp: Bound on the activation, None without.
         blur: Zeros around ``x`` for the filter [1, 3, 3, 1] that follows a transposed convolution; None has no filter.
         impl: "auto" | "reference" | "triton".
+
+    Returns:
+        `[B, C, h, w]`, in the type of ``x``.
 
     Reference:
         Karras et al., 2020, arXiv 1912.04958, section 2.2.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._precision import widen
 from ..fir.reference import blur as filter_blur
 
 TAPS = (0.125, 0.375, 0.375, 0.125)
@@ -26,18 +27,20 @@ def layer_epilogue(
     blur: int | None = None,
 ) -> Tensor:
     """See :func:`saminv.ops.layer_epilogue.layer_epilogue`."""
+    # Half precision is rounded once, at the end.
+    kind, x = x.dtype, widen(x)
     if blur is not None:
         x = filter_blur(x, TAPS, GAIN, (blur, blur))
     # Leaky ReLU commutes with a positive gain, so the gain costs nothing on the small tensors. Bias and noise are added
     # one by one: their sum would be a full feature in another memory format than x, which slows all that follows. The
     # product is ours and no derivative needs it, so the rest happens in place.
-    x = x * (demodulation * gain)[:, :, None, None]
+    x = x * (widen(demodulation) * gain)[:, :, None, None]
     if noise is not None:
-        x += noise * gain
+        x += widen(noise) * gain
     if bias is not None:
-        x += (bias * gain)[None, :, None, None]
+        x += (widen(bias) * gain)[None, :, None, None]
     x = F.leaky_relu(x, slope, inplace=True)
     x = x if clamp is None else x.clamp(-clamp, clamp)
-    if delta is None:
-        return x
-    return x + delta if mask is None else x + delta * mask
+    if delta is not None:
+        x = x + delta if mask is None else x + widen(delta) * mask
+    return x.to(kind)

@@ -127,7 +127,7 @@ class _LayerEpilogue(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         x, scale, bias, noise, delta, mask, settings = arguments
         ctx.save_for_backward(x, scale, bias, noise, mask)
-        ctx.settings = settings
+        ctx.settings, ctx.delta_kind = settings, None if delta is None else delta.dtype
         call = _Call(x, noise, settings)
         y = torch.empty(call.shape, dtype=x.dtype, device=x.device, memory_format=call.order)
         flags = _given(BIAS=bias, NOISE=noise, DELTA=delta, MASK=mask)
@@ -143,14 +143,15 @@ class _LayerEpilogue(torch.autograd.Function):
         call = _Call(x, noise, settings)
         if torch.is_grad_enabled():
             # The result is linear in delta, so any delta will do.
-            delta = torch.zeros_like(gradients[0], requires_grad=True) if needed[4] else None
+            delta = torch.zeros_like(gradients[0], dtype=ctx.delta_kind, requires_grad=True) if needed[4] else None
             inputs = (x, scale, bias, noise, delta, mask)
             function = functools.partial(reference, **settings)
             return (*gradients_by(function, inputs, (*needed, False), gradients[0]), None)
         gradient = gradients[0].contiguous(memory_format=call.order)
         shapes = _partial_shapes(call.grid)
         parts = [x.new_empty(shape, dtype=torch.float32) if need else None for shape, need in zip(shapes, needed[1:])]
-        grad_x, grad_delta = (torch.empty_like(gradient) if need else None for need in (needed[0], needed[4]))
+        grad_x = torch.empty_like(gradient) if needed[0] else None
+        grad_delta = torch.empty_like(gradient, dtype=ctx.delta_kind) if needed[4] else None
         flags = dict(zip(("GRAD_X", "GRAD_SCALE", "GRAD_BIAS", "GRAD_NOISE", "GRAD_DELTA"), needed))
         flags |= _given(BIAS=bias, NOISE=noise, MASK=mask)
         tensors = (x, scale, bias, noise, mask, call.taps, gradient, grad_x, *parts, grad_delta)

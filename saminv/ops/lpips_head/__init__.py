@@ -23,8 +23,8 @@ def lpips_head(features: Tensor, target: Tensor, weights: Tensor, *, eps: float 
 
     Args:
         features: Of the image `[B, C, h, w]`, of any length.
-        target: Of the target `[B, C, h, w]`, as :func:`unit_length` gives them.
-        weights: Of the channels `[C]`, not negative.
+        target: Of the target `[B, C, h, w]`, as :func:`unit_length` gives them; of any type.
+        weights: Of the channels `[C]`, not negative; of any type.
         eps: Added to the length of a feature.
         impl: "auto" | "reference" | "triton".
 

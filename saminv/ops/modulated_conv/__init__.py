@@ -34,8 +34,8 @@ def modulated_conv2d(
     """Convolve with a kernel whose input channels are scaled per image.
 
     Args:
-        x: Input `[B, I, h, w]`.
-        weight: Shared kernel `[O, I, k, k]`.
+        x: Input `[B, I, h, w]`; may have half precision while the other tensors are float32.
+        weight: Shared kernel `[O, I, k, k]`; the convolution reads it in the type of ``x``.
         styles: Scale of each input channel `[B, I]`.
         noise: Added to the output, broadcastable to `[B, 1, h', w']`.
         demodulate: Normalise each output channel by the norm of its scaled kernel.
@@ -49,7 +49,7 @@ def modulated_conv2d(
         impl: "auto" | "reference" | "triton".
 
     Returns:
-        `[B, O, up * h, up * w]` (with the default padding).
+        `[B, O, up * h, up * w]` (with the default padding), in the type of ``x``.
 
     Reference:
         Karras et al., 2020, arXiv 1912.04958, Eq. 1 to 3; for the ring Bai et al., 2022, arXiv 2203.11105.

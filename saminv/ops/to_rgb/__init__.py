@@ -30,7 +30,7 @@ def to_rgb(
     """Project features to colours: ``skip + clamp(conv(styles * x, weight) + bias)``.
 
     Args:
-        x: `[B, I, h, w]`.
+        x: `[B, I, h, w]`; may have half precision while the other tensors are float32.
         weight: `[O, I, 1, 1]`.
         styles: Scale of each input channel `[B, I]`, its gain included.
         bias: `[O]`.
@@ -39,7 +39,7 @@ def to_rgb(
         impl: "auto" | "reference" | "triton".
 
     Returns:
-        `[B, O, h, w]`.
+        `[B, O, h, w]`, in the type of ``x``, or of ``skip`` where that is wider: an image of float32 stays one.
 
     Reference:
         Karras et al., 2020, arXiv 1912.04958, section 4.1.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._dispatch import gradients_by
 from .._layout import channel_stride, dense, memory_format, power_of_two
-from .reference import project
+from .reference import kernels_of, project
 
 BLOCK_P, BLOCK_C = 64, 64
 
@@ -95,7 +95,9 @@ class _ToRGB(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         x, kernels, bias, skip, clamp = arguments
         order = memory_format(x)
-        y = torch.empty((len(x), kernels.shape[1], *x.shape[2:]), dtype=x.dtype, device=x.device, memory_format=order)
+        ctx.skip_kind = None if skip is None else skip.dtype
+        kind = x.dtype if skip is None else torch.promote_types(x.dtype, skip.dtype)
+        y = torch.empty((len(x), kernels.shape[1], *x.shape[2:]), dtype=kind, device=x.device, memory_format=order)
         rgb = torch.empty_like(y, dtype=torch.float32) if clamp is not None else None
         numbers, blocks = _sizes(x, y, order)
         grid = (-(-numbers[0] // blocks["BLOCK_P"]), len(x))
@@ -111,7 +113,8 @@ class _ToRGB(torch.autograd.Function):
         x, kernels, bias, rgb = ctx.saved_tensors
         needed, through = ctx.needs_input_grad[:4], gradients[0]
         if torch.is_grad_enabled():
-            skip = torch.zeros_like(through, requires_grad=True) if needed[3] else None
+            # The result is linear in the skip image, so any will do.
+            skip = torch.zeros_like(through, dtype=ctx.skip_kind, requires_grad=True) if needed[3] else None
             function = functools.partial(project, clamp=ctx.clamp)
             return (*gradients_by(function, (x, kernels, bias, skip), needed, through), None)
         inner = through if rgb is None else torch.where(rgb.abs() <= ctx.clamp, through, 0)
@@ -126,7 +129,7 @@ class _ToRGB(torch.autograd.Function):
             _backward[grid](x, kernels, inner, grad_x, parts, *numbers, **flags, **blocks)
         grad_kernels = None if parts is None else parts.sum(1).to(kernels.dtype)
         grad_bias = inner.sum((0, 2, 3), dtype=torch.float32).to(bias.dtype) if needed[2] else None
-        return grad_x, grad_kernels, grad_bias, through if needed[3] else None, None
+        return grad_x, grad_kernels, grad_bias, through.to(ctx.skip_kind) if needed[3] else None, None
 
 
 def _sizes(x: Tensor, y: Tensor, order: torch.memory_format) -> tuple[tuple[int, ...], dict[str, int]]:
@@ -142,9 +145,8 @@ def to_rgb(
     x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor, skip: Tensor | None = None, *, clamp: float | None = None
 ) -> Tensor:
     """See :func:`saminv.ops.to_rgb.to_rgb`."""
-    kernels = weight[:, :, 0, 0] * styles[:, None, :]
     # Outside of the function, so that second derivatives see it.
-    x, kernels, bias = dense(x), kernels.contiguous(), bias.contiguous()
+    x, kernels, bias = dense(x), kernels_of(weight, styles).contiguous(), bias.contiguous()
     skip = None if skip is None else dense(skip, like=x)
     result: Tensor = _ToRGB.apply(x, kernels, bias, skip, clamp)
     return result
