@@ -16,7 +16,6 @@ from .editing import edit_solution
 from .generators import AbstractGenerator
 from .images import load_many
 from .metrics._base import AbstractMetric
-from .optim import solve
 from .regions import Regions
 from .segment import AbstractInvertibility, AbstractSegmenter, GivenRegions
 from .segment.allocate import check_tau
@@ -47,6 +46,8 @@ def invert(
     rate: float | None = None,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
+    precision: str = "auto",
+    graph: str = "auto",
     fit_mode: str = "auto",
     device: str = "auto",
     seed: int = 0,
@@ -84,6 +85,10 @@ def invert(
             0.3 for the style space in runs of fewer than 300 steps. "F" has 1.0 unless said, or ``rate`` too where the
             formulation is "published", whose deltas are not whitened.
         noise: Noise mode of the generator; "const" keeps the objective deterministic.
+        precision: Of the features: "fp32", "tf32" (convolutions of a GPU round their factors), "fp16" or "bf16", whose
+            last tenth of the steps is "tf32". "auto" is "fp16" on a GPU if the generator can, and "fp32" on the CPU.
+        graph: "auto" replays the steps as one CUDA graph on a GPU; "off" launches them one by one; "on" takes the steps
+            in the way of a graph everywhere.
         fit_mode: "auto", "crop" or "letterbox", how pictures of another shape are fitted.
         device: "auto", "cpu" or "cuda".
         seed: Of everything random.
@@ -119,6 +124,8 @@ def invert(
         rate=rate,
         rates=rates,
         noise=noise,
+        precision=precision,
+        graph=graph,
         fit_mode=fit_mode,
         device=device,
         seed=seed,
@@ -130,7 +137,7 @@ def invert(
         job.warn_of_foreign()
         if recipe.target is not None:
             return search_job(recipe, job, progress)
-        return job.finish(solve(job.problem, job.solver, max_steps=steps, progress=progress))
+        return job.finish(recipe.solve(job.problem, job.solver, max_steps=steps, progress=progress))
 
 
 def sweep(

@@ -21,13 +21,16 @@ from torch import Tensor
 from ._errors import InputError
 from ._open import open_generator
 from ._target import Target, make_target
+from ._types import Latents
 from ._version import __version__
 from .generators import AbstractGenerator
 from .images import Picture, fit
 from .metrics import get_metric
 from .metrics._base import AbstractMetric
-from .optim import AbstractSolver, Adam, BestSoFar, Escalate, Objective, PlateauStop, Problem
+from .optim import AbstractSolver, Adam, BestSoFar, Escalate, Objective, PlateauStop, Problem, solve
 from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
+from .optim.precision import Precision, find_precision
+from .optim.slots import Slots, check_graph
 from .optim.solve import check_steps
 from .optim.start import nearest_styles
 from .regions import Regions
@@ -94,6 +97,8 @@ class Recipe:
     fit_mode: str
     steps: int
     seed: int
+    precision: Precision
+    graph: str
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
@@ -156,6 +161,14 @@ class Recipe:
             return Escalate(solver, self.metric, ids, taus)
         return PlateauStop(solver)
 
+    def slots(self, solver: AbstractSolver, max_steps: int) -> Slots:
+        """Slots whose steps are taken as the recipe says."""
+        return Slots(solver, max_steps, self.precision, self.graph)
+
+    def solve(self, problem: Problem, solver: AbstractSolver, y0: Latents | None = None, **settings: Any) -> Solution:
+        """Minimise a problem by steps as the recipe says; further arguments as for :func:`saminv.solve`."""
+        return solve(problem, solver, y0, precision=self.precision, graph=self.graph, **settings)
+
     def warn_of_inert(self) -> None:
         """Warn of variables that cannot change the picture."""
         if not any(space.twin for space in self.spaces):
@@ -186,6 +199,7 @@ class Recipe:
             "steps": self.steps,
             "seed": self.seed,
             "noise": self.noise,
+            "precision": self.precision.name,
             "weights": dict(self.weights),
             "losses": {name: loss.name for name, loss in self.losses.items()},
             "invertibility": _name_of(self.invertibility),
@@ -279,6 +293,8 @@ def make_recipe(
     rate: float | None = None,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
+    precision: str = "auto",
+    graph: str = "auto",
     fit_mode: str = "auto",
     device: str = "auto",
     seed: int = 0,
@@ -321,6 +337,8 @@ def make_recipe(
         fit_mode=fit_mode,
         steps=steps,
         seed=int(seed),
+        precision=find_precision(precision, opened),
+        graph=check_graph(graph),
     )
 
 

@@ -20,7 +20,7 @@ from ._errors import InputError, Status
 from ._recipe import Job, Recipe, known_errors
 from ._target import Target
 from ._types import Latents
-from .optim import Escalate, Problem, solve
+from .optim import Escalate, Problem
 from .optim.carry import carry_over
 from .optim.escalate import EscalateState
 from .segment import AbstractInvertibility
@@ -133,7 +133,7 @@ def _measure_errors(recipe: Recipe, job: Job, progress: bool) -> tuple[SegmentEr
     assert isinstance(solver, Escalate)
     regions = job.problem.regions
     problem = replace(job.problem, regions=regions.with_labels(torch.zeros_like(regions.labels)), _touched=None)
-    solution = solve(problem, solver, max_steps=max(recipe.steps, 1), callback=watch, progress=progress)
+    solution = recipe.solve(problem, solver, max_steps=max(recipe.steps, 1), callback=watch, progress=progress)
     _raise_if_interrupted(solution)
     errors = SegmentErrors(found[0].permute(2, 0, 1).contiguous(), job.segments, recipe.candidates)
     return errors, int(solution.stats["steps"].sum())
@@ -167,7 +167,7 @@ class Walk:
         problem = replace(job.problem, regions=regions, _touched=None)
         start = None if warm is None else self._start(problem, Solution.join(warm))
         solver = self.recipe.solver(job.segments, torch.zeros(len(rows)), torch.zeros(len(rows)).bool())
-        solution = solve(problem, solver, start, max_steps=steps)
+        solution = self.recipe.solve(problem, solver, start, max_steps=steps)
         _raise_if_interrupted(solution)
         self.work += int(solution.stats["steps"].sum())
         solution = job.finish(solution)

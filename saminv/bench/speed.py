@@ -192,7 +192,8 @@ def _parts(steps: Steps, device: torch.device) -> Iterator[tuple[str, float]]:
     yield PARTS[3], clock.lap()
     evaluation = replace(problem.evaluate(state.y), gradients=latents)
     clock.lap()
-    slots.state = slots.solver.update(state, evaluation)
+    assert slots.batch is not None
+    slots.batch.state = slots.solver.update(state, evaluation)
     yield PARTS[4], clock.lap()
 
 

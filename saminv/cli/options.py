@@ -19,6 +19,8 @@ from .._open import load_generator
 from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, metric_name
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric
+from ..optim.precision import PRECISIONS
+from ..optim.slots import GRAPHS
 from ..segment import SEGMENTERS, GivenInvertibility, GivenRegions
 from ..solution import Solution
 
@@ -136,6 +138,8 @@ def _add_problem(group: Any, steps: int) -> None:
     add("--tap-point", default="layer", choices=("layer", "block"), help="where feature deltas act")
     add("--skip", default="blend", choices=("blend", "published"), help="what an edit freezes")
     add("--noise", default="const", choices=("const", "random", "none"), help="layer noise")
+    add("--precision", default="auto", choices=("auto", *PRECISIONS), help="of the features (fp16 on a GPU, else fp32)")
+    add("--graph", default="auto", choices=GRAPHS, help="replay the steps as one CUDA graph (auto: on a GPU)")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--seed", type=int, default=0, help="of everything random (0)")
 
@@ -173,6 +177,8 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
         "tap_point": arguments.tap_point,
         "skip": arguments.skip,
         "noise": arguments.noise,
+        "precision": arguments.precision,
+        "graph": arguments.graph,
         "fit_mode": arguments.fit,
         "device": arguments.device,
         "seed": arguments.seed,

@@ -200,7 +200,8 @@ class ModulatedLayer(nn.Module):
         change: Add | None = None,
     ) -> Tensor:
         noise = None if noise is None else noise * self.noise_strength
-        styles, weight = self.affine(w), self.weight
+        styles = self.affine(w)
+        weight: Tensor = self.weight
         scale = demodulation(styles, self._squares(weight))
         if x.dtype in HALF and x.dtype is not weight.dtype:
             # The same product by factors that half precision can hold. Their gradients do not notice: what one factor

@@ -55,8 +55,7 @@ class Slots(Generic[State]):
     _strict: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.bool), repr=False)
 
     def __post_init__(self) -> None:
-        if self.graph not in GRAPHS:
-            raise InputError(f"graph must be one of {', '.join(GRAPHS)}; got {self.graph!r}.")
+        check_graph(self.graph)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -85,7 +84,7 @@ class Slots(Generic[State]):
     @property
     def _look_every(self) -> int:
         assert self.batch is not None
-        return 1 if self.batch.taken.device.type == "cpu" and self.graph != "on" else CHECK_EVERY
+        return 1 if on_host(self.batch.taken.device) and self.graph != "on" else CHECK_EVERY
 
     def enter(
         self,
@@ -194,6 +193,18 @@ class Slots(Generic[State]):
         return self._graph
 
 
+def on_host(device: torch.device) -> bool:
+    """Whether looking at a number costs nothing."""
+    return device.type == "cpu"
+
+
+def check_graph(graph: str) -> str:
+    """``graph`` itself; raises ``InputError`` unless it says when steps are replayed."""
+    if graph not in GRAPHS:
+        raise InputError(f"graph must be one of {', '.join(map(repr, GRAPHS))}; got {graph!r}.")
+    return graph
+
+
 def finite(evaluation: Evaluation) -> tuple[Tensor, Evaluation]:
     """Which images have a finite loss and gradient `[B]`, and an evaluation that hides the others' numbers."""
     assert evaluation.gradients is not None
@@ -202,7 +213,7 @@ def finite(evaluation: Evaluation) -> tuple[Tensor, Evaluation]:
         for gradient in value.values():
             # What is not finite makes the sum so, and one pass over the gradient is enough.
             fine = fine & torch.isfinite(gradient.sum(dim=tuple(range(1, gradient.dim()))))
-    if fine.device.type == "cpu" and bool(fine.all()):
+    if on_host(fine.device) and bool(fine.all()):
         return fine, evaluation
     gradients = map_latents(lambda g: torch.where(per_image(fine, g), g, torch.zeros_like(g)), evaluation.gradients)
     loss = torch.where(fine, evaluation.loss, torch.full_like(evaluation.loss, torch.inf))

@@ -113,7 +113,7 @@ class _Stream:
         begun = time.perf_counter()
         job = self.recipe.prepare([picture])
         _note_distance(outcome, job)
-        slots = Slots(job.solver, self.recipe.steps) if self.slots is None else self.slots
+        slots = self.recipe.slots(job.solver, self.recipe.steps) if self.slots is None else self.slots
         slots.enter(job.problem, [_Entry(outcome, job, begun)], job.solver)
         self.slots = slots
         self.again.popleft()
@@ -124,7 +124,7 @@ class _Stream:
             slots.step()
         if self.on_step is not None:
             self.on_step(len(slots), self.room)
-        for entry, solution in slots.leave():
+        for entry, solution in slots.leave() if slots.looked else []:
             entry.outcome.solution = entry.job.finish(solution)
             entry.outcome.seconds = time.perf_counter() - entry.begun
             yield entry.outcome
