@@ -7,6 +7,7 @@ and metrics, ops, regions, solution; no single space, generator or metric.
 """
 
 from .adam import Adam
+from .coarse import CoarseToFine
 from .escalate import Escalate
 from .lbfgs import LBFGS
 from .objective import Objective
@@ -22,6 +23,7 @@ __all__ = [
     "AbstractSolver",
     "Adam",
     "BestSoFar",
+    "CoarseToFine",
     "Escalate",
     "Evaluation",
     "Objective",
