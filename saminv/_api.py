@@ -72,8 +72,8 @@ def invert(
             given: a network, error maps, regions, or drawn regions. "auto" is "predicted" where there is a network,
             else "measured".
         metric: Perceptual metric by name; "auto" is "demo" for the demo generator and "lpips-vgg" for all others.
-        encoder: Where to start: "auto" or "nearest" (the nearest of random samples), "mean" or "none" (the mean w),
-            styles `[L, D]` or `[B, L, D]`, or another solution.
+        encoder: Where to start: "nearest" (the nearest of random samples), "mean" or "none" (the mean w), "auto" (three
+            tenths of the way from the mean to the nearest sample), styles `[L, D]` or `[B, L, D]`, or another solution.
         steps: Steps in all; 0 returns the start.
         formulation: "paper" or "published" form of masks and regularisers.
         tap_point: "layer" or "block", where feature deltas act.

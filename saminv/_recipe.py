@@ -61,6 +61,8 @@ DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
 SHORT_GAIN = 3.0
 """Largest factor on the style space's rate in runs of fewer steps than usual."""
+START_TRUNCATION = 0.3
+"""How far towards the nearest sample a run starts, from the mean w: from farther on, some cannot turn back."""
 DEFAULT_FEATURE_RATE = 1.0
 """Rate of feature deltas, in units of their channels' standard deviations."""
 FAR_FROM_DOMAIN = 2.1
@@ -436,12 +438,12 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
             raise InputError("Start styles must be finite numbers.")
         styles = encoder.detach().to(target).reshape(-1, *shape)
         return styles.expand(batch, -1, -1), None, None
+    mean = generator.statistics(recipe.options.label).mean_w.to(target)
     if encoder in ("mean", "none"):
-        mean = generator.statistics(recipe.options.label).mean_w.to(target)
         return mean.expand(batch, generator.num_styles, -1), None, None
     if encoder in ("auto", "nearest"):
         styles, distance = nearest_styles(generator, target, recipe.metric, recipe.seed, recipe.options.label)
-        return styles, None, distance
+        return styles if encoder == "nearest" else mean.lerp(styles, START_TRUNCATION), None, distance
     raise InputError(f"encoder={encoder!r} is unknown; use 'auto', 'nearest', 'mean', styles, or a solution.")
 
 

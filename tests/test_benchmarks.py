@@ -240,7 +240,7 @@ def test_starts(tmp_path: Path, cache: Path, single_thread) -> None:
 @pytest.mark.slow
 def test_fewer_steps(tmp_path: Path, cache: Path, single_thread) -> None:
     [chunk] = run_benchmark("fewer_steps", cache, tmp_path, scenes=2)["scenes"]
-    assert set(chunk["psnr"]) == {"Adam, published", "default", "L-BFGS", "Adam, then L-BFGS"}
+    assert {"Adam, published", "default", "coarse to fine", "L-BFGS", "Adam, then L-BFGS"} < set(chunk["psnr"])
     assert all(len(psnr) == 2 for by_steps in chunk["psnr"].values() for psnr in by_steps.values())
 
 

@@ -334,11 +334,11 @@ def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ctrl-C come at a step of a solve, counted from 0."""
     evaluate, calls = Problem.evaluate, []
 
-    def interrupted(self, y):
-        calls.append(y)
+    def interrupted(self, *arguments):
+        calls.append(arguments)
         if len(calls) == step + 1:
             raise KeyboardInterrupt
-        return evaluate(self, y)
+        return evaluate(self, *arguments)
 
     monkeypatch.setattr(Problem, "evaluate", interrupted)
 
@@ -373,7 +373,7 @@ def test_a_real_ctrl_c(photo, quick, tmp_path) -> None:
         restore
         + "from saminv.optim import Problem; e = Problem.evaluate; n = []; "
         + (
-            "Problem.evaluate = lambda s, y: (n.append(0), len(n) == 20 and print('solving', flush=True), e(s, y))[2]; "
+            "Problem.evaluate = lambda *a: (n.append(0), len(n) == 20 and print('solving', flush=True), e(*a))[2]; "
             "from saminv.cli import main; sys.exit(main(sys.argv[1:]))"
         )
     )

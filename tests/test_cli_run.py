@@ -261,11 +261,11 @@ def test_failures_of_the_machine_exit_with_1(photos, call, out, monkeypatch) -> 
 def interrupt_at(step: int, monkeypatch: pytest.MonkeyPatch, interrupt) -> None:
     evaluate, calls = Problem.evaluate, []
 
-    def interrupted(self, y):
-        calls.append(y)
+    def interrupted(self, *arguments):
+        calls.append(arguments)
         if len(calls) == step + 1:
             interrupt()
-        return evaluate(self, y)
+        return evaluate(self, *arguments)
 
     monkeypatch.setattr(Problem, "evaluate", interrupted)
 

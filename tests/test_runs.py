@@ -327,11 +327,11 @@ def test_a_line_that_does_not_fit_leaves_the_manifest_whole(tmp_path, monkeypatc
 def test_where_memory_runs_out_the_batch_is_halved(tmp_path, photos, quick, monkeypatch):
     real, seen = saminv.Problem.evaluate, []
 
-    def hungry(problem, y):
+    def hungry(problem, *arguments):
         seen.append(len(problem))
         if len(problem) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(problem, y)
+        return real(problem, *arguments)
 
     monkeypatch.setattr(saminv.Problem, "evaluate", hungry)
     with pytest.warns(UserWarning, match="going on with 2"):
@@ -344,7 +344,7 @@ def test_where_memory_runs_out_the_batch_is_halved(tmp_path, photos, quick, monk
 
 
 def test_a_picture_that_is_too_much_by_itself_is_given_up(tmp_path, photos, quick, monkeypatch):
-    def hungry(problem, y):
+    def hungry(problem, *arguments):
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
 
     monkeypatch.setattr(saminv.Problem, "evaluate", hungry)
@@ -356,7 +356,7 @@ def test_a_picture_that_is_too_much_by_itself_is_given_up(tmp_path, photos, quic
 
 
 def test_other_errors_are_not_taken_for_want_of_memory(tmp_path, photos, quick, monkeypatch):
-    def broken(problem, y):
+    def broken(problem, *arguments):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(saminv.Problem, "evaluate", broken)
@@ -369,11 +369,11 @@ def test_other_errors_are_not_taken_for_want_of_memory(tmp_path, photos, quick, 
 def test_ctrl_c_keeps_what_has_ended(tmp_path, photos, quick, monkeypatch):
     real, calls = saminv.Problem.evaluate, [0]
 
-    def interrupt(problem, y):
+    def interrupt(problem, *arguments):
         calls[0] += 1
         if calls[0] == 5:
             raise KeyboardInterrupt
-        return real(problem, y)
+        return real(problem, *arguments)
 
     monkeypatch.setattr(saminv.Problem, "evaluate", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -506,10 +506,10 @@ def test_each_picture_of_a_run_may_have_its_target(tmp_path, photos, quick, gene
 def test_a_search_that_needs_too_much_memory_takes_fewer_at_a_time(tmp_path, photos, quick, monkeypatch):
     real = saminv.Problem.evaluate
 
-    def hungry(problem, y):
+    def hungry(problem, *arguments):
         if len(problem) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(problem, y)
+        return real(problem, *arguments)
 
     monkeypatch.setattr(saminv.Problem, "evaluate", hungry)
     with pytest.warns(UserWarning, match="going on with 2"):

@@ -123,6 +123,9 @@ class StepGraph:
         try:
             capture = self.capture or (capture_cuda if places[0].is_cuda else _again)
             recording = Recording(key, places, capture(take))
+        except torch.OutOfMemoryError:
+            # Whoever asked for so large a batch can ask for a smaller one.
+            raise
         except RuntimeError as error:
             self.failed = True
             _log.warning("Going on without a CUDA graph: %s", str(error).partition("\n")[0])
