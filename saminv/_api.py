@@ -16,6 +16,7 @@ from .editing import edit_solution
 from .generators import AbstractGenerator
 from .images import load_many
 from .metrics._base import AbstractMetric
+from .optim import AbstractSolver
 from .regions import Regions
 from .segment import AbstractInvertibility, AbstractSegmenter, GivenRegions
 from .segment.allocate import check_tau
@@ -43,6 +44,7 @@ def invert(
     skip: str = "blend",
     weights: Mapping[str, float] | None = None,
     losses: Mapping[str, str | AbstractMetric] | None = None,
+    solver: str | AbstractSolver = "auto",
     rate: float | None = None,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
@@ -81,6 +83,8 @@ def invert(
         weights: Weights of the objective's parts to change, by name.
         losses: Further metrics to minimise, by names that ``weights`` may use too (0.1 unless said); "perceptual" takes
             the place of ``metric`` in the loss, and leaves it what tau refers to.
+        solver: "adam" (as "auto" is), "coarse-to-fine", "lbfgs", "adam-lbfgs", or a solver. What keeps the best iterate
+            and measures invertibility is put around it.
         rate, rates: Adam's learning rate, and that of single spaces by name or family letter. None is 0.1, and up to
             0.3 for the style space in runs of fewer than 300 steps. "F" has 1.0 unless said, or ``rate`` too where the
             formulation is "published", whose deltas are not whitened.
@@ -121,6 +125,7 @@ def invert(
         skip=skip,
         weights=weights,
         losses=losses,
+        solver=solver,
         rate=rate,
         rates=rates,
         noise=noise,

@@ -27,7 +27,20 @@ from .generators import AbstractGenerator
 from .images import Picture, fit
 from .metrics import get_metric
 from .metrics._base import AbstractMetric
-from .optim import AbstractSolver, Adam, BestSoFar, Escalate, Objective, PlateauStop, Problem, solve
+from .optim import (
+    LBFGS,
+    AbstractSolver,
+    Adam,
+    BestSoFar,
+    CoarseToFine,
+    Escalate,
+    Objective,
+    PlateauStop,
+    Problem,
+    Relay,
+    Schedule,
+    solve,
+)
 from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
 from .optim.precision import Precision, find_precision
 from .optim.slots import Slots, check_graph
@@ -61,6 +74,7 @@ DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
 SHORT_GAIN = 3.0
 """Largest factor on the style space's rate in runs of fewer steps than usual."""
+SOLVERS = ("auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs")
 START_TRUNCATION = 0.3
 """How far towards the nearest sample a run starts, from the mean w: from farther on, some cannot turn back."""
 DEFAULT_FEATURE_RATE = 1.0
@@ -78,6 +92,7 @@ class Recipe:
         target: That each picture has to reach by a τ of its own; None where ``tau`` says it.
         fallback: Measure the invertibility of pictures far from the domain, of which a network knows nothing.
         weights: Of all parts of the objective.
+        descent: The solver without its wrappers.
     """
 
     generator: AbstractGenerator
@@ -93,8 +108,7 @@ class Recipe:
     encoder: Any
     weights: Mapping[str, float]
     losses: Mapping[str, AbstractMetric]
-    rate: float
-    rates: Mapping[str, float]
+    descent: AbstractSolver
     noise: str
     fit_mode: str
     steps: int
@@ -154,8 +168,7 @@ class Recipe:
 
         All pictures of a recipe have solvers of one form, so that they can share a batch.
         """
-        usual = {"F": DEFAULT_FEATURE_RATE} if self.options.whiten_features else {}
-        solver: AbstractSolver = BestSoFar(Adam(rate=self.rate, rates={**usual, **self.rates}))
+        solver: AbstractSolver = BestSoFar(self.descent)
         ids = segments.ids.to(self.generator.device)
         if self.fallback:
             return Escalate(PlateauStop(solver, watched=~measured), self.metric, ids, taus, measured=measured)
@@ -292,6 +305,7 @@ def make_recipe(
     skip: str = "blend",
     weights: Mapping[str, float] | None = None,
     losses: Mapping[str, str | AbstractMetric] | None = None,
+    solver: str | AbstractSolver = "auto",
     rate: float | None = None,
     rates: Mapping[str, float] | None = None,
     noise: str = "const",
@@ -333,8 +347,7 @@ def make_recipe(
         encoder=encoder,
         weights=_weights(formulation, losses or {}, weights or {}),
         losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
-        rate=DEFAULT_RATE if rate is None else rate,
-        rates={**_short_rates(resolved, options, steps, rate, rates or {}), **_checked_rates(rates or {}, resolved)},
+        descent=_descent(solver, rate, rates, options, resolved, steps),
         noise=noise,
         fit_mode=fit_mode,
         steps=steps,
@@ -397,6 +410,33 @@ def _checked_rates(rates: Any, spaces: Sequence[AbstractSpace]) -> Mapping[str, 
     if not isinstance(rates, Mapping) or not set(rates) <= {*names, *names.values()}:
         raise InputError(f"rates must map spaces ({', '.join(names)}) or their first letters to rates, got {rates!r}.")
     return rates
+
+
+def _descent(
+    solver: str | AbstractSolver,
+    rate: float | None,
+    rates: Mapping[str, float] | None,
+    options: SpaceOptions,
+    spaces: Sequence[AbstractSpace],
+    steps: int,
+) -> AbstractSolver:
+    """The solver that a name stands for, with the rates that were given or else suit the spaces and the steps."""
+    usual = {"F": DEFAULT_FEATURE_RATE} if options.whiten_features else {}
+    usual |= _short_rates(spaces, options, steps, rate, rates or {})
+    adam = Adam(DEFAULT_RATE if rate is None else rate, {**usual, **_checked_rates(rates or {}, spaces)})
+    if isinstance(solver, AbstractSolver) or solver == "lbfgs":
+        if rate is not None or rates:
+            raise InputError(f"rate and rates are Adam's; solver={solver!r} has none of them.")
+        return solver if isinstance(solver, AbstractSolver) else LBFGS()
+    found: dict[str, AbstractSolver] = {
+        "auto": adam,
+        "adam": adam,
+        "coarse-to-fine": CoarseToFine(adam),
+        "adam-lbfgs": Relay(replace(adam, schedule=Schedule(ramp_down=0.0)), LBFGS()),
+    }
+    if solver not in found:
+        raise InputError(f"solver={solver!r} is unknown; use {', '.join(map(repr, SOLVERS))}, or a solver.")
+    return found[solver]
 
 
 def _short_rates(

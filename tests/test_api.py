@@ -461,9 +461,26 @@ def test_a_picture_far_from_the_domain_is_warned_of_with_its_figure(demo, tmp_pa
         ({"steps": 50, "rate": 0.1}, {}),
         ({"steps": 50, "rates": {"W": 0.2}}, {"W": 0.2}),
         ({"steps": 50, "rates": {"F": 0.2}}, {"W+": 0.3, "F": 0.2}),
-        ({"steps": 50, "formulation": "published"}, {}),
+        ({"steps": 50, "formulation": "published"}, {"F": 0.1}),
     ],
 )
 def test_styles_go_faster_in_short_runs(settings, rates):
     recipe = make_recipe(["W+", "F4"], generator=toy_stylegan2(), metric="mse", segmenter="none", **settings)
-    assert recipe.rates == pytest.approx(rates) and recipe.rate == 0.1
+    assert isinstance(recipe.descent, Adam) and recipe.descent.rate == 0.1
+    found = {name: recipe.descent.rates.get(name, 0.1) for name in ("W", "W+", "F")}
+    assert found == pytest.approx({"W": 0.1, "W+": 0.1, "F": 1.0, **rates})
+
+
+@pytest.mark.parametrize("solver", ["auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs", LBFGS(memory=3)])
+def test_solvers_by_name(quick, pictures, solver):
+    one, other = (quick(pictures[:1], ["W+"], solver=name, steps=12) for name in (solver, "adam"))
+    start = quick(pictures[:1], ["W+"], steps=0)
+    assert (one.stats["loss"] < start.stats["loss"]).all()
+    assert torch.equal(one.image, other.image) == (solver in ("auto", "adam"))
+
+
+def test_solvers_that_are_none(quick, pictures):
+    with pytest.raises(InputError, match="solver='sgd' is unknown; use 'auto', 'adam', 'coarse-to-fine', 'lbfgs'"):
+        quick(pictures, ["W+"], solver="sgd")
+    with pytest.raises(InputError, match="rate and rates are Adam's; solver='lbfgs' has none"):
+        quick(pictures, ["W+"], solver="lbfgs", rate=0.1)

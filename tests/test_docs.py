@@ -63,7 +63,7 @@ def few_steps(monkeypatch):
     def short(problem, solver, y0=None, *, max_steps=300, **more):
         return real(problem, solver, y0, max_steps=min(max_steps, STEPS), **more)
 
-    for owner in ("saminv", "saminv._api", "saminv._search", "saminv.optim"):
+    for owner in ("saminv", "saminv._recipe", "saminv.optim"):
         monkeypatch.setattr(f"{owner}.solve", short)
     few_samples = functools.partial(saminv._recipe.nearest_styles, samples=12)
     monkeypatch.setattr("saminv._recipe.nearest_styles", few_samples)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import images
 from .._errors import InputError
 from .._open import load_generator
-from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, metric_name
+from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, SOLVERS, metric_name
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric
 from ..optim.precision import PRECISIONS
@@ -121,6 +121,7 @@ def _add_problem(group: Any, steps: int) -> None:
     add("--label", metavar="L", help="class number, or vector such as 0,0,1, of a conditional generator")
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")
+    add("--solver", default="auto", choices=SOLVERS, help="method of descent (auto is adam)")
     add("--rate", type=float, help=f"learning rate ({DEFAULT_RATE}; more for the styles in short runs)")
     number = functools.partial(add, type=parse_number, action="append", default=[])
     number("--rate-of", metavar="SPACE=RATE", help="learning rate of one space, or family: P=0.2; may be repeated")
@@ -169,6 +170,7 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
         "metric": arguments.metric,
         "encoder": _encoder(arguments.encoder, generator, count),
         "steps": arguments.steps,
+        "solver": arguments.solver,
         "rate": arguments.rate,
         "rates": dict(arguments.rate_of),
         "weights": dict(arguments.weight),

@@ -264,7 +264,7 @@ def _signature(recipe: Recipe) -> dict[str, Any]:
     """Everything that results depend on, as plain JSON values."""
     more = {
         name: _plain(getattr(recipe, name))
-        for name in ("candidates", "segmenter", "invertibility", "encoder", "rate", "rates", "fit_mode", "metric")
+        for name in ("candidates", "segmenter", "invertibility", "encoder", "descent", "fit_mode", "metric")
     }
     settings = {key: value for key, value in recipe.settings.items() if key != "saminv"}
     losses = {name: f"{loss.name} {_plain(loss)}" for name, loss in recipe.losses.items()}
