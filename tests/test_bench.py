@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from helpers import assert_close
 
 from saminv import InputError, cli
+from saminv._types import flatten, map_latents
 from saminv.bench import Workload, measure_ceilings
+from saminv.bench.compiled import CompiledProblem
 from saminv.bench.plain import PlainLayer
+from saminv.bench.processes import Processes, in_turns
 from saminv.bench.report import describe_speed, plot_speed
 from saminv.bench.speed import PARTS, PLAIN_PART, SpeedReport, gradient_difference, peak_memory, time_steps
 from saminv.bench.workload import Steps, build_problem
-from saminv.optim import Objective
+from saminv.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from saminv.optim import Objective, Problem
+from saminv.regions import Regions
+from saminv.spaces import resolve_spaces
 
 SMALL = Workload(resolution=32, channel_base=512, channel_max=16, net="squeeze")
 
@@ -35,6 +43,41 @@ def test_both_formulations_are_the_same_function(spaces):
     assert float((images[0] - images[1]).abs().max() / images[1].abs().max()) < 1e-5
     found = gradient_difference(workload)
     assert len(found) == len(spaces) and 0 < max(found.values()) < 1e-5
+
+
+def test_contenders_take_turns():
+    assert in_turns(["lean"]) == ["lean"]
+    assert in_turns(["lean", "plain"]) == ["lean", "plain", "plain", "lean"]
+    assert in_turns(["lean", "compiled", "plain"]) == ["lean", "compiled", "plain", "plain", "compiled", "lean"]
+    threads = torch.get_num_threads() + 1
+    with Processes(threads, 1) as run:
+        assert run(torch.get_num_threads) == threads
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_the_compiled_formulation_is_the_same_function():
+    generator = StyleGAN2(StyleGAN2Config(8, 8, 8, channel_max=4, mapping_layers=1)).requires_grad_(False)
+    spaces = resolve_spaces(["W+", "F2"], generator)
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]).expand(2, 8, 8).clone()
+    parts = {
+        "generator": generator,
+        "target": torch.rand(2, 3, 8, 8),
+        "styles": generator.mapping(generator.sample_z(2, seed=1)),
+        "spaces": spaces,
+        "regions": Regions(labels, tuple(space.name for space in spaces)),
+        "objective": Objective(None),
+    }
+    eager, compiled = Problem(**parts), CompiledProblem(**parts)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        y = map_latents(lambda tensor: tensor + 0.1 * torch.randn_like(tensor), eager.start())
+        found, expected = compiled.evaluate(y), eager.evaluate(y)
+        assert_close(found.loss, expected.loss, 1e-5)
+        assert_close(found.image, expected.image, 1e-5)
+        assert list(found.parts) == list(expected.parts)
+        for name, gradient in flatten(expected.gradients).items():
+            assert_close(flatten(found.gradients)[name], gradient, 1e-5, name)
 
 
 def test_the_usual_formulation_looks_at_the_target_at_every_step(monkeypatch):
@@ -68,20 +111,20 @@ def test_ceilings():
 
 def test_a_report_in_words_and_as_a_picture(timed, tmp_path):
     pytest.importorskip("matplotlib", reason="the picture needs the extra plot")
-    report = SpeedReport(measure_ceilings(size=64, repeats=1), 1, timed, [timed[0]], {"W+/w": 1e-6})
+    report = SpeedReport(measure_ceilings(size=64, repeats=1), 1, timed, [timed[0]], {"plain": {"W+/w": 1e-6}})
     text = describe_speed(report)
-    assert f"{report.speedup:.2f} times as fast as the plain formulation; gradients differ by 1.0e-06." in text
+    assert f"{report.speedup['plain']:.2f} times as fast as the plain formulation; gradients differ by 1.0e-06." in text
     assert text.count("lean, 32 x 32, batch 1, W+") == 2
     assert plot_speed(report, tmp_path / "speed.png").read_bytes()[:4] == b"\x89PNG"
     assert report.to_dict()["steps"][1]["workload"]["formulation"] == "plain"
 
 
 def test_the_command(tmp_path, capsys):
-    words = "--resolution 32 --channels 8 --net squeeze --steps 1 --threads 1 --no-compare --json"
+    words = "--resolution 32 --channels 8 --net squeeze --steps 1 --threads 1 --compare none --json"
     assert cli.main(["bench", "speed", *words.split(), "--out", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "speed.json").read_text())
-    assert found["threads"] == 1 and found["speedup"] is None and len(found["steps"]) == 1
+    assert found["threads"] == 1 and found["speedup"] == {} and len(found["steps"]) == 1
 
 
 @pytest.mark.parametrize("settings", [{"formulation": "fat"}, {"batch": 0}])

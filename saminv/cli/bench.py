@@ -17,6 +17,8 @@ from ..bench.report import describe_speed, plot_speed
 from ._console import command, command_group, on_terminal, positive, tell
 from .options import split_names
 
+COMPARED = ("plain", "compiled", "none")
+
 
 def add(commands: Any) -> None:
     """Add the parsers of the command."""
@@ -26,8 +28,8 @@ def add(commands: Any) -> None:
         "speed",
         _speed,
         "Time a step.\n\nTimes the steps of an inversion with a StyleGAN2 of full size and LPIPS, both with random "
-        "weights, beside\nthe usual formulation of the same step, and beside what the machine can do. Writes "
-        "speed.json and speed.png.",
+        "weights, beside\nother formulations of the same step (plain: the usual one; compiled: ours by torch.compile), "
+        "and beside what\nthe machine can do. Writes speed.json and speed.png.",
     )
     add = parser.add_argument
     add("--resolution", type=positive, nargs="+", default=[256], metavar="N", help="the first is compared (256)")
@@ -38,7 +40,7 @@ def add(commands: Any) -> None:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--channels", type=positive, default=512, help="at most, in the generator (512)")
     add("--net", default="vgg", choices=("vgg", "alex", "squeeze"), help="of LPIPS (vgg)")
-    add("--no-compare", dest="compare", action="store_false", help="leave the usual formulation out")
+    add("--compare", nargs="+", default=["plain"], choices=COMPARED, help="with which other formulations (plain)")
     add("--out", type=Path, default=Path("saminv-bench"), metavar="DIR", help="folder of the results (saminv-bench)")
     add("--json", action="store_true", help="print a JSON report and nothing else on the standard output")
 
@@ -58,7 +60,7 @@ def _speed(arguments: argparse.Namespace) -> int:
         workload,
         steps=arguments.steps,
         threads=arguments.threads,
-        compare=arguments.compare,
+        compare=[name for name in arguments.compare if name != "none"],
         batches=arguments.batch[1:],
         resolutions=arguments.resolution[1:],
         progress=on_terminal(),
