@@ -1,4 +1,4 @@
-"""The speed benchmark: the usual formulation is the same function, and what the report says."""
+"""The benchmarks of ``saminv bench``: contenders are the same function, clocks, and what the reports say."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from helpers import assert_close
 
 from saminv import InputError, cli
 from saminv._types import flatten, map_latents
-from saminv.bench import Workload, measure_ceilings
+from saminv.bench import Workload, measure_ceilings, measure_target
+from saminv.bench.ceilings import peak_memory
 from saminv.bench.compiled import CompiledProblem
+from saminv.bench.descent import Recorder, Track, descend, evaluate, reached
 from saminv.bench.plain import PlainLayer
 from saminv.bench.processes import Processes, in_turns
 from saminv.bench.report import describe_speed, plot_speed
-from saminv.bench.speed import PARTS, PLAIN_PART, SpeedReport, gradient_difference, peak_memory, time_steps
-from saminv.bench.workload import Steps, build_problem
+from saminv.bench.speed import PARTS, PLAIN_PART, SpeedReport, gradient_difference, time_steps
+from saminv.bench.target import SOLVERS
+from saminv.bench.workload import Steps, build_problem, descent_problem
 from saminv.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from saminv.optim import Objective, Problem
+from saminv.optim import Objective, Problem, solve
 from saminv.regions import Regions
 from saminv.spaces import resolve_spaces
 
@@ -119,7 +122,66 @@ def test_a_report_in_words_and_as_a_picture(timed, tmp_path):
     assert report.to_dict()["steps"][1]["workload"]["formulation"] == "plain"
 
 
-def test_the_command(tmp_path, capsys):
+def test_a_target_that_can_be_reached():
+    workload = replace(SMALL, batch=2)
+    problem = descent_problem(workload)
+    w = problem.generator.mapping(problem.generator.sample_z(2, seed=2))
+    there = {"W+": {"w": w}}
+    worse = {"W+": {"w": torch.cat([w[:1], problem.styles[1:]])}}
+    psnr, loss = evaluate(problem, [problem.start(), there, worse])
+    assert psnr[1] > 100 and loss[1] < 1e-8
+    # The image of the batch that is worst counts.
+    assert psnr[2] < 40 and loss[2] > 100 * loss[1] and psnr[0] <= psnr[2]
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_descent_is_seen_by_the_evaluator(name):
+    track = descend(SMALL, SOLVERS[name], steps=7, every=3)
+    assert track.steps == [0, 3, 6, 7] and track.seconds[0] == 0
+    assert track.seconds == sorted(track.seconds) and track.peak_gib > 0.1
+    found = solve(descent_problem(SMALL), SOLVERS[name], max_steps=7)
+    assert track.psnr[-1] == pytest.approx(float(found.stats["psnr"]), abs=1e-3)
+    assert track.loss[-1] == pytest.approx(float(found.stats["loss"]), rel=1e-4) and track.loss[-1] < track.loss[0]
+
+
+def test_the_clock_stands_while_a_descent_is_looked_at(monkeypatch):
+    now = iter([0.0, 10.0, 13.0, 50.0, 55.0, 90.0])
+    monkeypatch.setattr("saminv.bench.descent.time.perf_counter", lambda: next(now))
+    recorder = Recorder(torch.device("cpu"), every=2, last=3)
+    latents = {"W": {"w": torch.zeros(1)}}
+    recorder.start(latents)
+    for step in (1, 2, 3):
+        latents["W"]["w"] += 1
+        recorder.see(step, lambda: latents)
+    assert recorder.steps == [0, 2, 3] and recorder.seconds == [0, 3, 8]
+    assert [float(point["W"]["w"]) for point in recorder.points] == [0, 2, 3]
+
+
+def test_levels_that_were_reached():
+    runs = [Track([0, 5, 10], [0, 1.0, 2.0], [5, 20, 19], [3, 2, 1], 1), Track([0, 5], [0, 3.0], [5, 21], [3, 2], 1)]
+    assert reached({"a": runs}, [20, 20.5]) == {
+        "a": {"20": {"steps": 5, "seconds": 2.0, "runs": [1.0, 3.0]}, "20.5": None}
+    }
+
+
+def test_the_command_target(tmp_path, capsys):
+    words = "--generator random --resolution 32 --channels 8 --net squeeze --steps 2 --every 2 --threads 1 --psnr 0 99"
+    more = ["--solvers", "lbfgs", "--out", str(tmp_path)]
+    assert cli.main(["bench", "target", *words.split(), *more]) == 0
+    out = capsys.readouterr().out
+    assert "generator random, batch 1, W+" in out and "99 dB" in out and "never" in out
+    found = json.loads((tmp_path / "target.json").read_text())
+    [track] = found["tracks"]["lbfgs"]
+    assert track["steps"] == [0, 2] and found["reached"]["lbfgs"]["99"] is None
+    assert (tmp_path / "target.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_solvers_that_are_not_there():
+    with pytest.raises(InputError, match="among adam, lbfgs, relay; got newton"):
+        measure_target(SMALL, solvers=["adam", "newton"])
+
+
+def test_the_command_speed(tmp_path, capsys):
     words = "--resolution 32 --channels 8 --net squeeze --steps 1 --threads 1 --compare none --json"
     assert cli.main(["bench", "speed", *words.split(), "--out", str(tmp_path)]) == 0
     found = json.loads(capsys.readouterr().out)

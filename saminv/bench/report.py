@@ -1,11 +1,15 @@
-"""A speed report as text and as a picture."""
+"""Reports as text and as pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .._plots import new_figure, save_figure
+from .descent import Tracks, reached
 from .speed import SpeedReport, StepTime
+from .target import TargetReport
 
 
 def describe_speed(report: SpeedReport) -> str:
@@ -59,4 +63,58 @@ def plot_speed(report: SpeedReport, path: str | Path) -> Path:
     right.barh(labels, [step.median / step.workload.batch for step in cases], color="grey")
     right.invert_yaxis()
     right.set(xlabel="ms of a step and image", title="by resolution and batch")
+    return save_figure(figure, path)
+
+
+def describe_target(report: TargetReport) -> str:
+    """The report in lines."""
+    workload = report.workload
+    what = f"generator {workload.generator}, batch {workload.batch}, {' '.join(workload.spaces)}"
+    return "\n".join([f"{report.device}, {what}", "", *_reached_lines(report.tracks, report.levels)])
+
+
+def _reached_lines(tracks: Tracks, levels: Sequence[float]) -> list[str]:
+    """When each contender reached each level, as a table."""
+    header = ["time to a PSNR (s, median; least to most)", *(f"{level:g} dB" for level in levels), "highest", "GiB"]
+    rows = []
+    for name, by_level in reached(tracks, levels).items():
+        runs = tracks[name]
+        highest = max(max(run.psnr) for run in runs)
+        peak = max(run.peak_gib for run in runs)
+        rows.append([name, *map(_reached_words, by_level.values()), f"{highest:.2f} dB", f"{peak:.2f}"])
+    return table(header, rows)
+
+
+def _reached_words(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "never"
+    least, most = min(row["runs"]), max(row["runs"])
+    return f"{row['seconds']:.2f} ({least:.2f} to {most:.2f}) in {row['steps']:g}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns, the first one to the left."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+        for line in (header, *rows)
+    ]
+
+
+def plot_descents(tracks: Tracks, levels: Sequence[float], path: str | Path) -> Path:
+    """Draw the PSNR over seconds, a line for each run; returns the picture's path.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        OutputError: If the picture cannot be written.
+    """
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    for index, (name, runs) in enumerate(tracks.items()):
+        for run in runs:
+            axes.plot(run.seconds, run.psnr, color=f"C{index}", label=name if run is runs[0] else None)
+    for level in levels:
+        axes.axhline(level, color="lightgrey", linewidth=0.8, zorder=0)
+    axes.set(xlabel="seconds", ylabel="PSNR (dB)", title="towards a target that the generator can render")
+    axes.legend(fontsize=8)
     return save_figure(figure, path)

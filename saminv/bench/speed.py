@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from .._types import flatten, map_latents
-from .ceilings import Ceilings, measure_ceilings, middle, seconds_of, wait
+from .ceilings import Ceilings, measure_ceilings, middle, peak_memory, seconds_of, wait
 from .processes import Processes, in_turns
 from .workload import Steps, Workload, build_problem
 
@@ -221,19 +217,6 @@ def gradient_difference(workload: Workload, other: str = "plain") -> dict[str, f
         found.append(flatten(gradients))
     ours, theirs = found
     return {name: float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in theirs}
-
-
-def peak_memory(device: torch.device | None = None) -> float:
-    """Peak memory in GiB: of what torch holds on a GPU, else of this process."""
-    if device is not None and device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    status = Path("/proc/self/status")
-    # Where there is one, the kernel's own mark: the other one is inherited from the process that started this one.
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
-    if found:
-        return int(found[1]) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _merged(parts: Sequence[StepTime]) -> StepTime:

@@ -111,7 +111,7 @@ def descent_problem(workload: Workload) -> Problem:
     generator = build_generator(workload)
     target = generator.synthesis(generator.mapping(generator.sample_z(workload.batch, seed=2)))
     assert isinstance(target, Tensor)
-    mean = generator.statistics().mean_w
+    mean = generator.statistics().mean_w.to(target)
     styles = mean.expand(workload.batch, generator.num_styles, -1).clone()
     return _problem(workload, generator, target, styles, Objective(build_metric(workload), COMMON_WEIGHTS))
 

@@ -1,9 +1,10 @@
-"""``saminv bench``: what a step costs on this machine."""
+"""``saminv bench``: what a step and an inversion cost on this machine."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from .._errors import InputError, MissingExtraError
 from .._files import atomic_write, ensure_folder
 from .._version import __version__
-from ..bench import Workload, measure_speed
-from ..bench.report import describe_speed, plot_speed
+from ..bench import Workload, measure_speed, measure_target
+from ..bench.report import describe_speed, describe_target, plot_descents, plot_speed
+from ..bench.target import LEVELS, SOLVERS
 from ._console import command, command_group, on_terminal, positive, tell
 from .options import split_names
 
@@ -21,8 +23,13 @@ COMPARED = ("plain", "compiled", "none")
 
 
 def add(commands: Any) -> None:
-    """Add the parsers of the command."""
+    """Add the parsers of the commands."""
     benches = command_group(commands, "bench", "measure speed", "Benchmarks of this machine.", "bench")
+    _add_speed(benches)
+    _add_target(benches)
+
+
+def _add_speed(benches: Any) -> None:
     parser = command(
         benches,
         "speed",
@@ -34,30 +41,59 @@ def add(commands: Any) -> None:
     add = parser.add_argument
     add("--resolution", type=positive, nargs="+", default=[256], metavar="N", help="the first is compared (256)")
     add("--batch", type=positive, nargs="+", default=[1], metavar="B", help="the first is compared (1)")
-    add("--spaces", nargs="+", default=["W+"], metavar="SPACE", help="such as W+ F6 (W+)")
     add("--steps", type=positive, default=5, help="timed in each process (5)")
+    add("--compare", nargs="+", default=["plain"], choices=COMPARED, help="with which other formulations (plain)")
+    _add_workload(parser)
+
+
+def _add_target(benches: Any) -> None:
+    parser = command(
+        benches,
+        "target",
+        _target,
+        "Time solvers to a known target.\n\nThe generator renders a target from styles of its own, and each solver "
+        "looks for them from the mean w, under the\nsame loss. Tells after how many seconds and steps a PSNR was "
+        "reached. Writes target.json and target.png.",
+    )
+    add = parser.add_argument
+    add("--generator", default="demo", help="demo, a .safetensors file, or random for random weights (demo)")
+    add("--resolution", type=positive, default=256, metavar="N", help="of random weights (256)")
+    add("--batch", type=positive, default=1, metavar="B", help="targets at a time (1)")
+    add("--solvers", nargs="+", default=list(SOLVERS), choices=tuple(SOLVERS), help="who takes part (all)")
+    _add_descent(parser)
+    _add_workload(parser)
+
+
+def _add_descent(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a descent to a target."""
+    add = parser.add_argument
+    add("--steps", type=positive, default=200, help="of each run (200)")
+    add("--every", type=positive, default=5, metavar="N", help="steps between two looks (5)")
+    levels = " ".join(f"{level:g}" for level in LEVELS)
+    add("--psnr", type=float, nargs="+", default=LEVELS, metavar="DB", help=f"levels to reach, in dB ({levels})")
+
+
+def _add_workload(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all benches share."""
+    add = parser.add_argument
+    add("--spaces", nargs="+", default=["W+"], metavar="SPACE", help="such as W+ F6 (W+)")
+    add("--channels", type=positive, default=512, help="at most, in a generator with random weights (512)")
+    add("--net", default="vgg", choices=("vgg", "alex", "squeeze"), help="of LPIPS (vgg)")
+    _add_machine(parser)
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--threads", type=positive, help="of the CPU; torch's own choice if not given")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--channels", type=positive, default=512, help="at most, in the generator (512)")
-    add("--net", default="vgg", choices=("vgg", "alex", "squeeze"), help="of LPIPS (vgg)")
-    add("--compare", nargs="+", default=["plain"], choices=COMPARED, help="with which other formulations (plain)")
     add("--out", type=Path, default=Path("saminv-bench"), metavar="DIR", help="folder of the results (saminv-bench)")
     add("--json", action="store_true", help="print a JSON report and nothing else on the standard output")
 
 
 def _speed(arguments: argparse.Namespace) -> int:
     folder = ensure_folder(arguments.out)
-    workload = Workload(
-        resolution=arguments.resolution[0],
-        batch=arguments.batch[0],
-        spaces=tuple(split_names(arguments.spaces) or ()),
-        device=_device(arguments.device),
-        channel_base=64 * arguments.channels,
-        channel_max=arguments.channels,
-        net=arguments.net,
-    )
     report = measure_speed(
-        workload,
+        _workload(arguments, arguments.resolution[0], arguments.batch[0]),
         steps=arguments.steps,
         threads=arguments.threads,
         compare=[name for name in arguments.compare if name != "none"],
@@ -65,18 +101,62 @@ def _speed(arguments: argparse.Namespace) -> int:
         resolutions=arguments.resolution[1:],
         progress=on_terminal(),
     )
+    return _finish(arguments, folder / "speed", report, describe_speed, lambda path: plot_speed(report, path))
+
+
+def _target(arguments: argparse.Namespace) -> int:
+    folder = ensure_folder(arguments.out)
+    report = measure_target(
+        _workload(arguments, arguments.resolution, arguments.batch, generator=arguments.generator),
+        solvers=arguments.solvers,
+        steps=arguments.steps,
+        every=arguments.every,
+        levels=arguments.psnr,
+        threads=arguments.threads,
+        progress=on_terminal(),
+    )
+    return _finish(
+        arguments,
+        folder / "target",
+        report,
+        describe_target,
+        lambda path: plot_descents(report.tracks, report.levels, path),
+    )
+
+
+def _workload(arguments: argparse.Namespace, resolution: int, batch: int, **more: Any) -> Workload:
+    return Workload(
+        resolution=resolution,
+        batch=batch,
+        spaces=tuple(split_names(arguments.spaces) or ()),
+        device=_device(arguments.device),
+        channel_base=64 * arguments.channels,
+        channel_max=arguments.channels,
+        net=arguments.net,
+        **more,
+    )
+
+
+def _finish(
+    arguments: argparse.Namespace,
+    path: Path,
+    report: Any,
+    describe: Callable[[Any], str],
+    plot: Callable[[Path], Path] | None = None,
+) -> int:
+    """Write a report beside its picture, and print it."""
     found = {"saminv": __version__, "torch": torch.__version__, **report.to_dict()}
-    with atomic_write(folder / "speed.json") as temporary:
+    files = [path.with_suffix(".json")]
+    with atomic_write(files[0]) as temporary:
         temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    files = [folder / "speed.json"]
     try:
-        files.append(plot_speed(report, folder / "speed.png"))
+        files += [plot(path.with_suffix(".png"))] if plot else []
     except MissingExtraError as error:
-        tell(f"no speed.png: {error}")
+        tell(f"no {path.name}.png: {error}")
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:
-        print(describe_speed(report), "", *files, sep="\n")
+        print(describe(report), "", *files, sep="\n")
     return 0
 
 
