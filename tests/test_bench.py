@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from dataclasses import replace
@@ -16,9 +17,10 @@ from saminv.bench import Workload, measure_ceilings, measure_target
 from saminv.bench.ceilings import peak_memory
 from saminv.bench.compiled import CompiledProblem
 from saminv.bench.descent import Recorder, Track, descend, evaluate, reached
+from saminv.bench.kernels import KERNELS, Case, KernelReport, KernelTime, _measure, _passes, _times
 from saminv.bench.plain import PlainLayer
 from saminv.bench.processes import Processes, in_turns
-from saminv.bench.report import describe_speed, plot_speed
+from saminv.bench.report import describe_kernels, describe_speed, plot_speed
 from saminv.bench.speed import PARTS, PLAIN_PART, SpeedReport, gradient_difference, time_steps
 from saminv.bench.target import SOLVERS
 from saminv.bench.workload import Steps, build_problem, descent_problem
@@ -174,6 +176,97 @@ def test_the_command_target(tmp_path, capsys):
     [track] = found["tracks"]["lbfgs"]
     assert track["steps"] == [0, 2] and found["reached"]["lbfgs"]["99"] is None
     assert (tmp_path / "target.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled here, not interpreted")
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_are_called_as_they_are_used(name):
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
+    rows = _measure(name, ("float32", "float16"), "cpu")
+    directions = ["forward"] if name == "adam_step" else ["forward", "backward"]
+    assert [(row.dtype, row.direction) for row in rows] == [(d, p) for d in ("float32", "float16") for p in directions]
+    assert all(row.agrees and not row.milliseconds for row in rows)
+    wide, narrow = rows[: len(directions)], rows[len(directions) :]
+    # LPIPS and the penalty give float32 from half precision.
+    assert all(one.moved <= 2 * other.moved for one, other in zip(wide, narrow))
+
+
+def test_bytes_of_a_kernel():
+    draw = functools.partial(torch.zeros, dtype=torch.float32)
+    change, square, adam = (
+        KERNELS[n][0](draw, (2, 3, 5)) for n in ("layer_epilogue, change", "scaled_square", "adam_step")
+    )
+    feature, noise = 4 * 2 * 3 * 5, 4 * 3 * 5
+    result = change.call("reference")
+    # Read x, demodulation, bias, noise, change and mask, write the feature.
+    assert change.forward_bytes(result) == 3 * feature + 4 * (2 + 2) + 2 * noise
+    # Read what arrives, x, demodulation, bias, noise and mask; write gradients of x, demodulation and change.
+    assert change.backward_bytes(result) == 4 * feature + 4 * (2 + 2 + 2) + 2 * noise
+    result = square.call("reference")
+    assert square.forward_bytes(result) == feature + 4 * 2 + 4 and square.backward_bytes(result) == 4 + 2 * feature + 8
+    # Read the variables, the gradient, both moments and two numbers; write all but the gradient.
+    assert adam.forward_bytes(adam.call("reference")) == 7 * feature + 8
+
+
+def test_a_kernel_that_does_not_agree_is_not_timed(monkeypatch):
+    monkeypatch.setattr("saminv.bench.kernels._milliseconds", lambda call: pytest.fail("it was timed"))
+
+    def wrong(x, impl):
+        return 2 * x if impl == "reference" else 2.001 * x
+
+    case = Case(wrong, {"x": torch.ones(1, 2, 3, 3)}, moving=("x",))
+    rows = list(_passes("wrong", case, (2, 3, 3), "float32", timed=True))
+    assert [row.agrees for row in rows] == [False, False] and rows[0].difference == pytest.approx(5e-4, rel=0.01)
+    report = KernelReport("GPU", False, 1000.0, rows)
+    assert "5e-04 (too much)" in describe_kernels(report) and report.to_dict()["rows"][0]["agrees"] is False
+
+
+def test_shares_of_the_bandwidth():
+    row = KernelTime("blur", (2, 3, 3), "float32", "forward", 2 * 10**6, 0.0, {"triton": 0.004, "reference": 0.01})
+    report = KernelReport("GPU", False, 1000.0, [row])
+    assert report.share(row, "triton") == pytest.approx(0.5) and report.share(row, "compiled") is None
+    assert "copies 1000 GB/s" in describe_kernels(report) and "0.0040  50%" in describe_kernels(report)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled here, not interpreted")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_kernels_take_turns_with_what_the_compiler_makes(monkeypatch, direction):
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
+    calls = []
+    monkeypatch.setattr("saminv.bench.kernels._milliseconds", lambda call: calls.append(call()) or 1.0 * len(calls))
+    case = KERNELS["layer_epilogue"][0](torch.ones, (2, 3, 5))
+    assert _times(case, direction) == {"triton": 3.5, "reference": 3.5, "compiled": 3.5}
+    for found in calls[1:]:
+        torch.testing.assert_close(found, calls[0])
+
+
+def test_the_command_kernels(tmp_path, capsys):
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
+    words = ["bench", "kernels", "--interpret", "--threads", "1", "--kernels", "blur", "--dtypes", "float32"]
+    assert cli.main([*words, "--out", str(tmp_path)]) == 0
+    assert "not timed" in capsys.readouterr().out
+    found = json.loads((tmp_path / "kernels.json").read_text())
+    assert found["interpreted"] and found["copy"] is None
+    assert [row["milliseconds"] for row in found["rows"]] == [{}, {}] and all(row["agrees"] for row in found["rows"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--kernels", "sort", "--interpret"], "no kernel sort; there are: layer_epilogue;"),
+        pytest.param(
+            [],
+            "torch sees none here; --interpret",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here"),
+        ),
+    ],
+)
+def test_kernels_that_cannot_be_measured(tmp_path, capsys, words, said):
+    pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed here")
+    assert cli.main(["bench", "kernels", *words, "--out", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_solvers_that_are_not_there():

@@ -8,6 +8,7 @@ from typing import Any
 
 from .._plots import new_figure, save_figure
 from .descent import Tracks, reached
+from .kernels import KernelReport
 from .speed import SpeedReport, StepTime
 from .target import TargetReport
 
@@ -118,3 +119,26 @@ def plot_descents(tracks: Tracks, levels: Sequence[float], path: str | Path) -> 
     axes.set(xlabel="seconds", ylabel="PSNR (dB)", title="towards a target that the generator can render")
     axes.legend(fontsize=8)
     return save_figure(figure, path)
+
+
+def describe_kernels(report: KernelReport) -> str:
+    """The report in lines."""
+    lines = [report.device]
+    if report.copy is not None:
+        lines.append(f"  copies {report.copy:.0f} GB/s; a share is what that bandwidth would take, of what was taken")
+    impls = list(dict.fromkeys(impl for row in report.rows for impl in row.milliseconds))
+    header = ["kernel", "channels x height x width", "numbers", "pass", "MB", "differs by"]
+    rows = []
+    for row in report.rows:
+        shape = " x ".join(map(str, row.shape))
+        start = [row.kernel, shape, row.dtype, row.direction, f"{row.moved / 1e6:.1f}"]
+        difference = f"{row.difference:.0e}" + ("" if row.agrees else " (too much)")
+        cells = []
+        for impl in impls:
+            share = report.share(row, impl)
+            cells.append("" if share is None else f"{row.milliseconds[impl]:.4f} {share:4.0%}")
+        rows.append([*start, difference, *cells])
+    lines += ["", *table([*header, *(f"{impl} ms, share" for impl in impls)], rows)]
+    if report.interpreted:
+        lines += ["", "Kernels were interpreted at tiny sizes: they were compared with their references, not timed."]
+    return "\n".join(lines)

@@ -13,8 +13,9 @@ import torch
 from .._errors import InputError, MissingExtraError
 from .._files import atomic_write, ensure_folder
 from .._version import __version__
-from ..bench import Workload, measure_speed, measure_target
-from ..bench.report import describe_speed, describe_target, plot_descents, plot_speed
+from ..bench import Workload, measure_kernels, measure_speed, measure_target
+from ..bench.kernels import KERNELS, TOLERANCE
+from ..bench.report import describe_kernels, describe_speed, describe_target, plot_descents, plot_speed
 from ..bench.target import LEVELS, SOLVERS
 from ._console import command, command_group, on_terminal, positive, tell
 from .options import split_names
@@ -27,6 +28,7 @@ def add(commands: Any) -> None:
     benches = command_group(commands, "bench", "measure speed", "Benchmarks of this machine.", "bench")
     _add_speed(benches)
     _add_target(benches)
+    _add_kernels(benches)
 
 
 def _add_speed(benches: Any) -> None:
@@ -64,6 +66,21 @@ def _add_target(benches: Any) -> None:
     _add_workload(parser)
 
 
+def _add_kernels(benches: Any) -> None:
+    parser = command(
+        benches,
+        "kernels",
+        _kernels,
+        "Time the kernels.\n\nMeasures which share of the bandwidth of a copy each Triton kernel achieves, forward and "
+        "backward, beside its\nreference and torch.compile of that. Needs a CUDA device. Writes kernels.json.",
+    )
+    add = parser.add_argument
+    add("--kernels", nargs="+", default=list(KERNELS), metavar="NAME", help=f"which: {'; '.join(KERNELS)} (all)")
+    add("--dtypes", nargs="+", default=list(TOLERANCE), choices=tuple(TOLERANCE), help="of the numbers (all)")
+    add("--interpret", action="store_true", help="run them on the CPU at tiny sizes; compares and times nothing")
+    _add_output(parser)
+
+
 def _add_descent(parser: argparse.ArgumentParser) -> None:
     """Add the options of a descent to a target."""
     add = parser.add_argument
@@ -79,13 +96,13 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     add("--spaces", nargs="+", default=["W+"], metavar="SPACE", help="such as W+ F6 (W+)")
     add("--channels", type=positive, default=512, help="at most, in a generator with random weights (512)")
     add("--net", default="vgg", choices=("vgg", "alex", "squeeze"), help="of LPIPS (vgg)")
-    _add_machine(parser)
+    add("--device", default="auto", help="auto, cpu or cuda")
+    _add_output(parser)
 
 
-def _add_machine(parser: argparse.ArgumentParser) -> None:
+def _add_output(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--threads", type=positive, help="of the CPU; torch's own choice if not given")
-    add("--device", default="auto", help="auto, cpu or cuda")
     add("--out", type=Path, default=Path("saminv-bench"), metavar="DIR", help="folder of the results (saminv-bench)")
     add("--json", action="store_true", help="print a JSON report and nothing else on the standard output")
 
@@ -122,6 +139,18 @@ def _target(arguments: argparse.Namespace) -> int:
         describe_target,
         lambda path: plot_descents(report.tracks, report.levels, path),
     )
+
+
+def _kernels(arguments: argparse.Namespace) -> int:
+    folder = ensure_folder(arguments.out)
+    report = measure_kernels(
+        arguments.kernels,
+        arguments.dtypes,
+        interpret=arguments.interpret,
+        threads=arguments.threads,
+        progress=on_terminal(),
+    )
+    return _finish(arguments, folder / "kernels", report, describe_kernels)
 
 
 def _workload(arguments: argparse.Namespace, resolution: int, batch: int, **more: Any) -> Workload:
