@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .._plots import new_figure, save_figure
+from .against import AgainstReport
+from .ceilings import middle
 from .descent import Tracks, reached
 from .kernels import KernelReport
 from .speed import SpeedReport, StepTime
@@ -142,3 +144,26 @@ def describe_kernels(report: KernelReport) -> str:
     if report.interpreted:
         lines += ["", "Kernels were interpreted at tiny sizes: they were compared with their references, not timed."]
     return "\n".join(lines)
+
+
+def describe_against(report: AgainstReport) -> str:
+    """The report in lines."""
+    workload = report.workload
+    size = f"{workload.resolution} x {workload.resolution}, batch {workload.batch}"
+    lines = [f"{report.folder} ({report.family}) beside saminv, {size}, {report.device}", ""]
+    for gate in report.gates:
+        word = "agrees" if gate.passed else "DIFFERS"
+        lines.append(f"{word}: {gate.what}: {gate.difference:.1e} (at most {gate.tolerance:.0e}, float32, CPU)")
+    if not report.passed:
+        return "\n".join([*lines, "", "The published code computes something else, so no speed is told."])
+    rows = [
+        [name, f"{middle(times):.1f}", f"{min(times):.1f} to {max(times):.1f}", f"{cost.peak_gib:.2f}"]
+        for name, cost in report.costs.items()
+        for times in [cost.milliseconds]
+    ]
+    lines += ["", "A step, each in its own formulation; not the same loss:"]
+    lines += table(["", "ms, median", "least to most", "GiB"], rows)
+    lines += [f"  {name}: {cost.formulation}" for name, cost in report.costs.items()]
+    lines += ["", "To a common target under a common loss (15 L2 + LPIPS):"]
+    lines += _reached_lines(report.tracks, report.levels)
+    return "\n".join([*lines, "", "LPIPS of both is ours with a random backbone: the published network is a download."])

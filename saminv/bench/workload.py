@@ -60,6 +60,11 @@ class Workload:
         """The workload in words."""
         return f"{self.formulation}, {self.resolution} x {self.resolution}, batch {self.batch}, {' '.join(self.spaces)}"
 
+    @property
+    def config(self) -> StyleGAN2Config:
+        """Of a generator with random weights."""
+        return StyleGAN2Config(self.resolution, channel_base=self.channel_base, channel_max=self.channel_max)
+
     def with_formulation(self, formulation: str) -> Workload:
         """The same one otherwise formulated."""
         return replace(self, formulation=formulation)
@@ -100,9 +105,13 @@ def build_problem(workload: Workload) -> Problem:
     """The problem of a workload, whose target is noise: the same one for all formulations."""
     generator = build_generator(workload)
     styles = generator.mapping(generator.sample_z(workload.batch, seed=1))
-    source = torch.Generator().manual_seed(0)
-    target = torch.rand(workload.batch, 3, *generator.image_size, generator=source) * 2 - 1
+    target = noise_target(workload.batch, generator.image_size)
     return _problem(workload, generator, target, styles, Objective(build_metric(workload)))
+
+
+def noise_target(batch: int, size: tuple[int, int]) -> Tensor:
+    """Uniform noise `[B, 3, *size]` in [-1, 1], the same in every process."""
+    return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
 @torch.no_grad()
@@ -139,12 +148,9 @@ def build_generator(workload: Workload) -> AbstractGenerator:
     """The frozen generator of a workload."""
     if workload.generator != "random":
         return load_generator(workload.generator, workload.device)
-    config = StyleGAN2Config(
-        resolution=workload.resolution, channel_base=workload.channel_base, channel_max=workload.channel_max
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        generator = StyleGAN2(config).requires_grad_(False).eval().to(workload.device)
+        generator = StyleGAN2(workload.config).requires_grad_(False).eval().to(workload.device)
     return plain(generator) if workload.formulation == "plain" else generator
 
 

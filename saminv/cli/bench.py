@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,19 @@ import torch
 from .._errors import InputError, MissingExtraError
 from .._files import atomic_write, ensure_folder
 from .._version import __version__
-from ..bench import Workload, measure_kernels, measure_speed, measure_target
+from ..bench import Workload, measure_against, measure_kernels, measure_speed, measure_target
+from ..bench.families import FAMILIES
 from ..bench.kernels import KERNELS, TOLERANCE
-from ..bench.report import describe_kernels, describe_speed, describe_target, plot_descents, plot_speed
+from ..bench.report import (
+    describe_against,
+    describe_kernels,
+    describe_speed,
+    describe_target,
+    plot_descents,
+    plot_speed,
+)
 from ..bench.target import LEVELS, SOLVERS
-from ._console import command, command_group, on_terminal, positive, tell
+from ._console import FAILED, command, command_group, on_terminal, positive, tell
 from .options import split_names
 
 COMPARED = ("plain", "compiled", "none")
@@ -29,6 +38,7 @@ def add(commands: Any) -> None:
     _add_speed(benches)
     _add_target(benches)
     _add_kernels(benches)
+    _add_against(benches)
 
 
 def _add_speed(benches: Any) -> None:
@@ -81,6 +91,29 @@ def _add_kernels(benches: Any) -> None:
     _add_output(parser)
 
 
+def _add_against(benches: Any) -> None:
+    parser = command(
+        benches,
+        "against",
+        _against,
+        "Run a published code beside ours.\n\nRUNS THE CODE IN THIS FOLDER, in processes of its own but with your "
+        "rights: name only code that you trust.\nIts generator and ours get the same random weights. If image and "
+        "gradients agree, tells what a step costs, each in\nits own formulation, and how soon each comes near a common "
+        "target under a common loss. If they differ, tells by\nhow much and no speed (exit code 1). Writes "
+        "against.json and against.png.",
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="of the published code; runs the code in this folder")
+    add("--family", choices=tuple(FAMILIES), help="what it is; found out if not given")
+    add("--resolution", type=positive, default=256, metavar="N", help="of the generators (256)")
+    add("--batch", type=positive, default=1, metavar="B", help="images (1)")
+    add("--count", type=positive, default=20, metavar="N", help="steps timed in each process (20)")
+    add("--solvers", nargs="+", default=["adam"], choices=tuple(SOLVERS), help="of ours, on the way to a target (adam)")
+    add("--timeout", type=positive, default=1800, metavar="S", help="seconds for each of its processes (1800)")
+    _add_descent(parser)
+    _add_workload(parser, spaces=False)
+
+
 def _add_descent(parser: argparse.ArgumentParser) -> None:
     """Add the options of a descent to a target."""
     add = parser.add_argument
@@ -90,10 +123,13 @@ def _add_descent(parser: argparse.ArgumentParser) -> None:
     add("--psnr", type=float, nargs="+", default=LEVELS, metavar="DB", help=f"levels to reach, in dB ({levels})")
 
 
-def _add_workload(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all benches share."""
+def _add_workload(parser: argparse.ArgumentParser, spaces: bool = True) -> None:
+    """Add the options of what is computed, with those of the spaces or in W+ alone."""
     add = parser.add_argument
-    add("--spaces", nargs="+", default=["W+"], metavar="SPACE", help="such as W+ F6 (W+)")
+    if spaces:
+        add("--spaces", nargs="+", default=["W+"], metavar="SPACE", help="such as W+ F6 (W+)")
+    else:
+        parser.set_defaults(spaces=["W+"])
     add("--channels", type=positive, default=512, help="at most, in a generator with random weights (512)")
     add("--net", default="vgg", choices=("vgg", "alex", "squeeze"), help="of LPIPS (vgg)")
     add("--device", default="auto", help="auto, cpu or cuda")
@@ -118,7 +154,7 @@ def _speed(arguments: argparse.Namespace) -> int:
         resolutions=arguments.resolution[1:],
         progress=on_terminal(),
     )
-    return _finish(arguments, folder / "speed", report, describe_speed, lambda path: plot_speed(report, path))
+    return _finish(arguments, folder / "speed", report, describe_speed, functools.partial(plot_speed, report))
 
 
 def _target(arguments: argparse.Namespace) -> int:
@@ -132,13 +168,8 @@ def _target(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         progress=on_terminal(),
     )
-    return _finish(
-        arguments,
-        folder / "target",
-        report,
-        describe_target,
-        lambda path: plot_descents(report.tracks, report.levels, path),
-    )
+    plot = functools.partial(plot_descents, report.tracks, report.levels)
+    return _finish(arguments, folder / "target", report, describe_target, plot)
 
 
 def _kernels(arguments: argparse.Namespace) -> int:
@@ -151,6 +182,28 @@ def _kernels(arguments: argparse.Namespace) -> int:
         progress=on_terminal(),
     )
     return _finish(arguments, folder / "kernels", report, describe_kernels)
+
+
+def _against(arguments: argparse.Namespace) -> int:
+    folder = ensure_folder(arguments.out)
+    report = measure_against(
+        arguments.folder,
+        _workload(arguments, arguments.resolution, arguments.batch),
+        family=arguments.family,
+        count=arguments.count,
+        solvers=arguments.solvers,
+        steps=arguments.steps,
+        every=arguments.every,
+        levels=arguments.psnr,
+        threads=arguments.threads,
+        timeout=arguments.timeout,
+        progress=on_terminal(),
+    )
+    if not report.passed:
+        _finish(arguments, folder / "against", report, describe_against)
+        return FAILED
+    plot = functools.partial(plot_descents, report.tracks, report.levels)
+    return _finish(arguments, folder / "against", report, describe_against, plot)
 
 
 def _workload(arguments: argparse.Namespace, resolution: int, batch: int, **more: Any) -> Workload:
