@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ import torch
 from helpers import assert_close
 
 from saminv import InputError, cli
+from saminv._errors import BenchError
 from saminv._types import flatten, map_latents
 from saminv.bench import Workload, measure_ceilings, measure_target
 from saminv.bench.ceilings import peak_memory
@@ -19,9 +21,9 @@ from saminv.bench.compiled import CompiledProblem
 from saminv.bench.descent import Recorder, Track, descend, evaluate, reached
 from saminv.bench.kernels import KERNELS, Case, KernelReport, KernelTime, _measure, _passes, _times
 from saminv.bench.plain import PlainLayer
-from saminv.bench.processes import Processes, in_turns
+from saminv.bench.processes import Processes, in_own_process, in_turns
 from saminv.bench.report import describe_kernels, describe_speed, plot_speed
-from saminv.bench.speed import PARTS, PLAIN_PART, SpeedReport, gradient_difference, time_steps
+from saminv.bench.speed import COMPILED_PART, PARTS, PLAIN_PART, SpeedReport, gradient_difference, time_steps
 from saminv.bench.target import SOLVERS
 from saminv.bench.workload import Steps, build_problem, descent_problem
 from saminv.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -57,6 +59,19 @@ def test_contenders_take_turns():
     threads = torch.get_num_threads() + 1
     with Processes(threads, 1) as run:
         assert run(torch.get_num_threads) == threads
+
+
+def test_a_process_that_is_ended_from_outside():
+    with pytest.raises(BenchError, match="process of abort was ended from outside"):
+        in_own_process(os.abort, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_steps_of_the_compiled_formulation(timed):
+    found = time_steps(SMALL.with_formulation("compiled"), 2)
+    assert list(found.parts) == [COMPILED_PART, PARTS[-1]] and found.gflop == timed[0].gflop
+    assert 0 < found.median and max(gradient_difference(SMALL, "compiled").values()) < 1e-5
 
 
 @pytest.mark.slow

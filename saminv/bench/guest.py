@@ -95,10 +95,12 @@ class Guest:
             try:
                 return process.wait(self.timeout)
             except subprocess.TimeoutExpired:
+                _end(process)
                 message = f"The code in {self.folder} took longer than {self.timeout:g} s at {action!r}; see --timeout."
                 raise BenchError(message) from None
-            finally:
+            except BaseException:
                 _end(process)
+                raise
 
     def _last_words(self) -> str:
         lines = (self.place / "output.txt").read_text("utf-8", "replace").splitlines()

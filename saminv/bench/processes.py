@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from .._errors import BenchError
 
 
 def in_turns(names: Sequence[str]) -> list[str]:
@@ -17,9 +20,17 @@ def in_turns(names: Sequence[str]) -> list[str]:
 
 
 def in_own_process(function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
-    """What a function returns in a fresh process with so many threads."""
+    """What a function returns in a fresh process with so many threads.
+
+    Raises:
+        BenchError: If something ended the process, such as a machine without memory.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_with_threads, function, threads, *arguments).result()
+        try:
+            return pool.submit(_with_threads, function, threads, *arguments).result()
+        except BrokenProcessPool:
+            message = f"The process of {function.__name__} was ended from outside; the memory may not have sufficed."
+            raise BenchError(message) from None
 
 
 def _with_threads(function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
