@@ -41,6 +41,10 @@ class WorkerError(SaminvError, RuntimeError):
     """A process of a run has failed; what is done is kept."""
 
 
+class BenchError(SaminvError, RuntimeError):
+    """Code that was to be measured failed, took too long, or is not what it was taken for."""
+
+
 class OutputError(SaminvError, OSError):
     """A result cannot be written."""
 

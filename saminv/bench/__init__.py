@@ -1,14 +1,32 @@
-"""What a step costs on this machine, and what it could cost: ``saminv bench speed``.
+"""What a step and an inversion cost on this machine, and what they could cost: ``saminv bench``.
 
 What is here: what the machine can do at best (``ceilings.py``), a step of full size with random weights
-(``workload.py``), the usual formulation of that step to compare with (``plain.py``), how both are timed (``speed.py``)
-and shown (``report.py``). May import: everything but the command line and runs.
+(``workload.py``), other formulations of that step to compare with (``plain.py``, ``compiled.py``), how they are timed
+(``speed.py``), how soon solvers come near a target (``descent.py``, ``target.py``), what share of the memory's
+bandwidth the kernels achieve (``kernels.py``), published code beside ours (``against.py``; ``families.py`` says how to
+add a kind, ``guest.py`` runs it), and how all of it is shown (``report.py``). Contenders run in processes of their own
+and take turns (``processes.py``). May import: everything but the command line and runs.
 """
 
 from __future__ import annotations
 
+from .against import AgainstReport, measure_against
 from .ceilings import Ceilings, measure_ceilings
+from .kernels import KernelReport, measure_kernels
 from .speed import SpeedReport, measure_speed
+from .target import TargetReport, measure_target
 from .workload import Workload
 
-__all__ = ["Ceilings", "SpeedReport", "Workload", "measure_ceilings", "measure_speed"]
+__all__ = [
+    "AgainstReport",
+    "Ceilings",
+    "KernelReport",
+    "SpeedReport",
+    "TargetReport",
+    "Workload",
+    "measure_against",
+    "measure_ceilings",
+    "measure_kernels",
+    "measure_speed",
+    "measure_target",
+]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
+import resource
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -34,8 +38,9 @@ class Ceilings:
     convolution: dict[int, float]
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: str | torch.device) -> str:
     """A device in words, with the number of threads where it is the CPU."""
+    device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads"
@@ -60,9 +65,22 @@ def seconds_of(function: Callable[[], object], device: torch.device, repeats: in
     return found
 
 
-def middle(seconds: list[float]) -> float:
+def middle(seconds: Sequence[float]) -> float:
     """Median."""
     return statistics.median(seconds)
+
+
+def peak_memory(device: torch.device | None = None) -> float:
+    """Peak memory in GiB: of what torch holds on a GPU, else of this process."""
+    if device is not None and device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    # Where there is one, the kernel's own mark: the other one is inherited from the process that started this one.
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    if found:
+        return int(found[1]) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 @torch.no_grad()

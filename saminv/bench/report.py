@@ -1,11 +1,18 @@
-"""A speed report as text and as a picture."""
+"""Reports as text and as pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .._plots import new_figure, save_figure
+from .against import AgainstReport
+from .ceilings import middle
+from .descent import Tracks, reached
+from .kernels import KernelReport
 from .speed import SpeedReport, StepTime
+from .target import TargetReport
 
 
 def describe_speed(report: SpeedReport) -> str:
@@ -24,9 +31,9 @@ def describe_speed(report: SpeedReport) -> str:
     for step in report.steps:
         parts = ", ".join(f"{name} {value:.1f}" for name, value in step.parts.items())
         lines.append(f"{step.workload.formulation}, ms by part: {parts}")
-    if report.speedup is not None and report.gradient_difference is not None:
-        worst = max(report.gradient_difference.values())
-        lines.append(f"{report.speedup:.2f} times as fast as the plain formulation; gradients differ by {worst:.1e}.")
+    for name, times in report.speedup.items():
+        worst = max(report.gradient_difference[name].values())
+        lines.append(f"{times:.2f} times as fast as the {name} formulation; gradients differ by {worst:.1e}.")
     return "\n".join(lines)
 
 
@@ -60,3 +67,103 @@ def plot_speed(report: SpeedReport, path: str | Path) -> Path:
     right.invert_yaxis()
     right.set(xlabel="ms of a step and image", title="by resolution and batch")
     return save_figure(figure, path)
+
+
+def describe_target(report: TargetReport) -> str:
+    """The report in lines."""
+    workload = report.workload
+    what = f"generator {workload.generator}, batch {workload.batch}, {' '.join(workload.spaces)}"
+    return "\n".join([f"{report.device}, {what}", "", *_reached_lines(report.tracks, report.levels)])
+
+
+def _reached_lines(tracks: Tracks, levels: Sequence[float]) -> list[str]:
+    """When each contender reached each level, as a table."""
+    header = ["time to a PSNR (s, median; least to most)", *(f"{level:g} dB" for level in levels), "highest", "GiB"]
+    rows = []
+    for name, by_level in reached(tracks, levels).items():
+        runs = tracks[name]
+        highest = max(max(run.psnr) for run in runs)
+        peak = max(run.peak_gib for run in runs)
+        rows.append([name, *map(_reached_words, by_level.values()), f"{highest:.2f} dB", f"{peak:.2f}"])
+    return table(header, rows)
+
+
+def _reached_words(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "never"
+    least, most = min(row["runs"]), max(row["runs"])
+    return f"{row['seconds']:.2f} ({least:.2f} to {most:.2f}) in {row['steps']:g}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines with aligned columns, the first one to the left."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    return [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+        for line in (header, *rows)
+    ]
+
+
+def plot_descents(tracks: Tracks, levels: Sequence[float], path: str | Path) -> Path:
+    """Draw the PSNR over seconds, a line for each run; returns the picture's path.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        OutputError: If the picture cannot be written.
+    """
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    for index, (name, runs) in enumerate(tracks.items()):
+        for run in runs:
+            axes.plot(run.seconds, run.psnr, color=f"C{index}", label=name if run is runs[0] else None)
+    for level in levels:
+        axes.axhline(level, color="lightgrey", linewidth=0.8, zorder=0)
+    axes.set(xlabel="seconds", ylabel="PSNR (dB)", title="towards a target that the generator can render")
+    axes.legend(fontsize=8)
+    return save_figure(figure, path)
+
+
+def describe_kernels(report: KernelReport) -> str:
+    """The report in lines."""
+    lines = [report.device]
+    if report.copy is not None:
+        lines.append(f"  copies {report.copy:.0f} GB/s; a share is what that bandwidth would take, of what was taken")
+    impls = list(dict.fromkeys(impl for row in report.rows for impl in row.milliseconds))
+    header = ["kernel", "channels x height x width", "numbers", "pass", "MB", "differs by"]
+    rows = []
+    for row in report.rows:
+        shape = " x ".join(map(str, row.shape))
+        start = [row.kernel, shape, row.dtype, row.direction, f"{row.moved / 1e6:.1f}"]
+        difference = f"{row.difference:.0e}" + ("" if row.agrees else " (too much)")
+        cells = []
+        for impl in impls:
+            share = report.share(row, impl)
+            cells.append("" if share is None else f"{row.milliseconds[impl]:.4f} {share:4.0%}")
+        rows.append([*start, difference, *cells])
+    lines += ["", *table([*header, *(f"{impl} ms, share" for impl in impls)], rows)]
+    if report.interpreted:
+        lines += ["", "Kernels were interpreted at tiny sizes: they were compared with their references, not timed."]
+    return "\n".join(lines)
+
+
+def describe_against(report: AgainstReport) -> str:
+    """The report in lines."""
+    workload = report.workload
+    size = f"{workload.resolution} x {workload.resolution}, batch {workload.batch}"
+    lines = [f"{report.folder} ({report.family}) beside saminv, {size}, {report.device}", ""]
+    for gate in report.gates:
+        word = "agrees" if gate.passed else "DIFFERS"
+        lines.append(f"{word}: {gate.what}: {gate.difference:.1e} (at most {gate.tolerance:.0e}, float32, CPU)")
+    if not report.passed:
+        return "\n".join([*lines, "", "The published code computes something else, so no speed is told."])
+    rows = [
+        [name, f"{middle(times):.1f}", f"{min(times):.1f} to {max(times):.1f}", f"{cost.peak_gib:.2f}"]
+        for name, cost in report.costs.items()
+        for times in [cost.milliseconds]
+    ]
+    lines += ["", "A step, each in its own formulation; not the same loss:"]
+    lines += table(["", "ms, median", "least to most", "GiB"], rows)
+    lines += [f"  {name}: {cost.formulation}" for name, cost in report.costs.items()]
+    lines += ["", "To a common target under a common loss (15 L2 + LPIPS):"]
+    lines += _reached_lines(report.tracks, report.levels)
+    return "\n".join([*lines, "", "LPIPS of both is ours with a random backbone: the published network is a download."])

@@ -1,27 +1,22 @@
-"""Times of a step and of its parts, beside what the machine can do, beside the usual formulation, and by size."""
+"""Times of a step and of its parts, beside what the machine can do, beside other formulations, and by size."""
 
 from __future__ import annotations
 
-import multiprocessing
-import re
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from .._types import map_latents
-from .ceilings import Ceilings, measure_ceilings, middle, seconds_of, wait
+from .._types import flatten, map_latents
+from .ceilings import Ceilings, measure_ceilings, middle, peak_memory, seconds_of, wait
+from .processes import Processes, in_turns
 from .workload import Steps, Workload, build_problem
 
 PARTS = ("synthesis", "L2 and perceptual", "regularisers", "gradients", "solver")
 PLAIN_PART = "features of the target"
+COMPILED_PART = "loss and gradients"
 WARM_UP = 2
 
 
@@ -61,21 +56,21 @@ class SpeedReport:
     Attributes:
         ceilings: Of the machine.
         threads: Of the CPU.
-        steps: The first workload, in both formulations if they were compared.
+        steps: The first workload, in the lean formulation and in those that it was compared with.
         scaling: Other batches and resolutions.
-        gradient_difference: Between the formulations, relative, by latent tensor; None if they were not compared.
+        gradient_difference: Of each of those from the lean one, relative, by latent tensor.
     """
 
     ceilings: Ceilings
     threads: int
     steps: list[StepTime]
     scaling: list[StepTime] = field(default_factory=list)
-    gradient_difference: dict[str, float] | None = None
+    gradient_difference: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
-    def speedup(self) -> float | None:
-        """How many times faster a step is than in the usual formulation; None if they were not compared."""
-        return self.steps[1].median / self.steps[0].median if len(self.steps) > 1 else None
+    def speedup(self) -> dict[str, float]:
+        """How many times faster a step is than in each of the other formulations."""
+        return {step.workload.formulation: step.median / self.steps[0].median for step in self.steps[1:]}
 
     def share_of(self, step: StepTime) -> float:
         """Achieved part of what the best of the convolutions does."""
@@ -102,54 +97,34 @@ def measure_speed(
     *,
     steps: int = 5,
     threads: int | None = None,
-    compare: bool = True,
+    compare: Sequence[str] = ("plain",),
     batches: Sequence[int] = (),
     resolutions: Sequence[int] = (),
     progress: bool = False,
 ) -> SpeedReport:
     """Time the steps of a workload, each case in a process of its own.
 
-    With a comparison the formulations take turns (ours, theirs, theirs, ours), so that a machine that gets slower
-    with time favours neither.
+    Formulations that are compared take turns forth and back, so that a machine that gets slower with time favours none.
 
     Args:
         workload: What is timed.
         steps: Timed in each process, after some that do not count.
         threads: Of the CPU; torch's own choice where None.
-        compare: With the usual formulation, and how far its gradients are from ours.
+        compare: Other formulations, "plain" and "compiled"; also how far their gradients are from ours.
         batches, resolutions: Further cases, of our own formulation.
         progress: Show a bar over the cases.
     """
-    threads = torch.get_num_threads() if threads is None else threads
-    order = ("lean", "plain", "plain", "lean") if compare else ("lean",)
-    cases = [workload.with_formulation(name) for name in order]
+    names = list(dict.fromkeys(("lean", *compare)))
+    order = in_turns(names)
     further = [replace(workload, batch=batch) for batch in batches if batch != workload.batch]
     further += [replace(workload, resolution=side) for side in resolutions if side != workload.resolution]
-    with tqdm(total=len(cases) + len(further) + 1 + compare, disable=not progress, unit="case", desc="bench") as bar:
-
-        def run(function: Callable[..., Any], *arguments: Any) -> Any:
-            found = in_own_process(function, threads, *arguments)
-            bar.update()
-            return found
-
+    with Processes(threads, len(order) + len(further) + len(names), progress) as run:
         ceilings = run(measure_ceilings, workload.device)
-        timed = [run(time_steps, case, steps) for case in cases]
-        difference = run(gradient_difference, workload) if compare else None
+        timed = [run(time_steps, workload.with_formulation(name), steps) for name in order]
+        differences = {name: run(gradient_difference, workload, name) for name in names[1:]}
         scaling = [run(time_steps, case, steps) for case in further]
-    names = dict.fromkeys(order)
     merged = [_merged([one for one in timed if one.workload.formulation == name]) for name in names]
-    return SpeedReport(ceilings, threads, merged, scaling, difference)
-
-
-def in_own_process(function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
-    """What a function returns in a fresh process with so many threads."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_with_threads, function, threads, *arguments).result()
-
-
-def _with_threads(function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
-    torch.set_num_threads(threads)
-    return function(*arguments)
+    return SpeedReport(ceilings, run.threads, merged, scaling, differences)
 
 
 def time_steps(workload: Workload, count: int) -> StepTime:
@@ -161,12 +136,13 @@ def time_steps(workload: Workload, count: int) -> StepTime:
     for _ in range(count):
         for name, spent in _parts(steps, device):
             parts.setdefault(name, []).append(1000 * spent)
+    peak = peak_memory(device)
     return StepTime(
         workload=workload,
         milliseconds=[1000 * value for value in seconds],
         parts={name: middle(values) for name, values in parts.items()},
         gflop=_operations(steps) / 1e9,
-        peak_gib=peak_memory(device),
+        peak_gib=peak,
     )
 
 
@@ -175,6 +151,12 @@ def _parts(steps: Steps, device: torch.device) -> Iterator[tuple[str, float]]:
     problem, slots = steps.problem, steps.slots
     assert slots.state is not None
     state, clock = slots.state, _Clock(device)
+    if steps.workload.formulation == "compiled":
+        evaluation = problem.evaluate(state.y)
+        yield COMPILED_PART, clock.lap()
+        slots.state = slots.solver.update(state, evaluation)
+        yield PARTS[4], clock.lap()
+        return
     if steps.workload.formulation == "plain":
         steps.recompute()
         yield PLAIN_PART, clock.lap()
@@ -213,37 +195,29 @@ class _Clock:
 
 
 def _operations(steps: Steps) -> int:
-    """Operations of a step as torch counts them."""
+    """Operations of a step as torch counts them; a compiled one has those of what was compiled."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    if steps.workload.formulation == "compiled":
+        steps = Steps(steps.workload.with_formulation("lean"))
     with FlopCounterMode(display=False) as counter:
         steps.take()
     return counter.get_total_flops()
 
 
-def gradient_difference(workload: Workload) -> dict[str, float]:
-    """Norm of the difference between the gradients of both formulations, relative to that of the usual one."""
+def gradient_difference(workload: Workload, other: str = "plain") -> dict[str, float]:
+    """Norm of the difference between the gradients of another formulation and of the lean one, relative to the former.
+
+    It is by latent tensor.
+    """
     found = []
-    for name in ("lean", "plain"):
+    for name in ("lean", other):
         problem = build_problem(workload.with_formulation(name))
         gradients = problem.evaluate(problem.start()).gradients
         assert gradients is not None
-        found.append({f"{s}/{k}": tensor for s, value in gradients.items() for k, tensor in value.items()})
+        found.append(flatten(gradients))
     ours, theirs = found
     return {name: float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in theirs}
-
-
-def peak_memory(device: torch.device | None = None) -> float:
-    """Peak memory in GiB: of what torch holds on a GPU, else of this process."""
-    if device is not None and device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    status = Path("/proc/self/status")
-    # Where there is one, the kernel's own mark: the other one is inherited from the process that started this one.
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
-    if found:
-        return int(found[1]) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _merged(parts: Sequence[StepTime]) -> StepTime:

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from .._open import load_generator
+from ..generators import AbstractGenerator
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from ..metrics.lpips import LPIPS, backbone_shapes
 from ..optim import Adam, Objective, Problem
 from ..optim.slots import Slots
 from ..regions import Regions
 from ..spaces import AbstractStyleSpace, resolve_spaces
+from .compiled import CompiledProblem
 from .plain import plain
 
-FORMULATIONS = ("lean", "plain")
+FORMULATIONS = ("lean", "plain", "compiled")
+COMMON_WEIGHTS = {"l2": 15.0, "perceptual": 1.0}
+"""Of a descent: reconstruction alone, so that every contender minimises the same."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,9 @@ class Workload:
         batch: Images.
         spaces: That are optimised; style space and spatial ones have a vertical stripe of the picture each.
         formulation: "lean" is the library's own, "plain" the usual one, which computes the target's features anew at
-            every step as well.
+            every step as well, "compiled" the lean one by torch.compile.
         device: Of everything.
+        generator: "random" for a StyleGAN2 with random weights, else what :func:`saminv.load_generator` takes.
         channel_base, channel_max, net: Of a smaller generator and another LPIPS, for tests.
     """
 
@@ -38,6 +44,7 @@ class Workload:
     spaces: tuple[str, ...] = ("W+",)
     formulation: str = "lean"
     device: str = "cpu"
+    generator: str = "random"
     channel_base: int = 32768
     channel_max: int = 512
     net: str = "vgg"
@@ -52,6 +59,11 @@ class Workload:
     def words(self) -> str:
         """The workload in words."""
         return f"{self.formulation}, {self.resolution} x {self.resolution}, batch {self.batch}, {' '.join(self.spaces)}"
+
+    @property
+    def config(self) -> StyleGAN2Config:
+        """Of a generator with random weights."""
+        return StyleGAN2Config(self.resolution, channel_base=self.channel_base, channel_max=self.channel_max)
 
     def with_formulation(self, formulation: str) -> Workload:
         """The same one otherwise formulated."""
@@ -90,34 +102,63 @@ class Steps:
 
 
 def build_problem(workload: Workload) -> Problem:
-    """The problem of a workload: the same one for all formulations."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        generator = build_generator(workload)
-        metric = LPIPS(workload.net, random_backbone(workload.net)).to(workload.device)
-        styles = generator.mapping(generator.sample_z(workload.batch, seed=1))
-        target = torch.rand(workload.batch, 3, workload.resolution, workload.resolution) * 2 - 1
+    """The problem of a workload, whose target is noise: the same one for all formulations."""
+    generator = build_generator(workload)
+    styles = generator.mapping(generator.sample_z(workload.batch, seed=1))
+    target = noise_target(workload.batch, generator.image_size)
+    return _problem(workload, generator, target, styles, Objective(build_metric(workload)))
+
+
+def noise_target(batch: int, size: tuple[int, int]) -> Tensor:
+    """Uniform noise `[B, 3, *size]` in [-1, 1], the same in every process."""
+    return torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@torch.no_grad()
+def descent_problem(workload: Workload) -> Problem:
+    """A problem whose target the generator has rendered from other styles; it starts at the mean w."""
+    generator = build_generator(workload)
+    target = generator.synthesis(generator.mapping(generator.sample_z(workload.batch, seed=2)))
+    assert isinstance(target, Tensor)
+    mean = generator.statistics().mean_w.to(target)
+    styles = mean.expand(workload.batch, generator.num_styles, -1).clone()
+    return _problem(workload, generator, target, styles, Objective(build_metric(workload), COMMON_WEIGHTS))
+
+
+def _problem(
+    workload: Workload, generator: AbstractGenerator, target: Tensor, styles: Tensor, objective: Objective
+) -> Problem:
     spaces = resolve_spaces(list(workload.spaces), generator)
     sharing = tuple(space.name for space in spaces if space.spatial or isinstance(space, AbstractStyleSpace))
-    stripes = torch.arange(workload.resolution) * len(sharing) // workload.resolution
-    regions = Regions(stripes.expand(workload.batch, workload.resolution, -1).clone(), sharing)
-    return Problem(
+    height, width = generator.image_size
+    stripes = torch.arange(width) * len(sharing) // width
+    regions = Regions(stripes.expand(workload.batch, height, -1).clone(), sharing)
+    kind = CompiledProblem if workload.formulation == "compiled" else Problem
+    return kind(
         generator=generator,
         target=target.to(workload.device).contiguous(memory_format=torch.channels_last),
         styles=styles,
         spaces=spaces,
         regions=regions.to(workload.device),
-        objective=Objective(metric),
+        objective=objective,
     )
 
 
-def build_generator(workload: Workload) -> StyleGAN2:
-    """A frozen generator with random weights."""
-    config = StyleGAN2Config(
-        resolution=workload.resolution, channel_base=workload.channel_base, channel_max=workload.channel_max
-    )
-    generator = StyleGAN2(config).requires_grad_(False).eval().to(workload.device)
+def build_generator(workload: Workload) -> AbstractGenerator:
+    """The frozen generator of a workload."""
+    if workload.generator != "random":
+        return load_generator(workload.generator, workload.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = StyleGAN2(workload.config).requires_grad_(False).eval().to(workload.device)
     return plain(generator) if workload.formulation == "plain" else generator
+
+
+def build_metric(workload: Workload) -> LPIPS:
+    """LPIPS with a random backbone, the same one in every process."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LPIPS(workload.net, random_backbone(workload.net)).to(workload.device)
 
 
 def random_backbone(net: str) -> dict[str, Tensor]:
