@@ -13,11 +13,12 @@ from PIL import Image
 from toys import toy_stylegan2
 
 import saminv
-from saminv import CheckpointError, GivenInvertibility, GivenRegions, Regions, Solution, Status
+from saminv import CheckpointError, GivenInvertibility, GivenRegions, InputError, Regions, Solution, Status
 from saminv._recipe import DEFAULT_TAU, FAR_TAU, make_recipe
 from saminv.generators.stylegan2 import save_stylegan2
 from saminv.images import from_uint8
 from saminv.metrics.pixel import MSE
+from saminv.optim import LBFGS, Adam
 from saminv.optim.start import SAMPLES
 from saminv.segment import Felzenszwalb, WholeImage
 

@@ -123,6 +123,18 @@ def test_times_of_a_step(timed):
     assert 0.1 < lean.peak_gib < 1.1 * peak_memory()
 
 
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"graph": "on"}])
+def test_steps_as_they_are_taken_on_a_gpu(settings):
+    found = time_steps(replace(SMALL, **settings), 4)
+    assert min(found.milliseconds) > 0 and list(found.parts) == list(PARTS)
+    assert ("bf16" in found.workload.words) == ("precision" in settings)
+
+
+def test_half_precision_shows_in_the_gradients():
+    [error] = gradient_difference(replace(SMALL, precision="bf16")).values()
+    assert 1e-4 < error < 0.1
+
+
 def test_ceilings():
     found = measure_ceilings(size=64, repeats=1)
     assert found.dtype == "float32" and "CPU" in found.device

@@ -15,12 +15,14 @@ from torch import Tensor
 from .._types import Latents, flatten, unflatten
 from ..ops import using
 from ..optim import Evaluation, Problem
+from ..optim.precision import FULL, Precision
 
 
 class CompiledProblem(Problem):
     """A problem whose evaluation is compiled at the first call."""
 
-    def evaluate(self, y: Latents) -> Evaluation:
+    def evaluate(self, y: Latents, precision: Precision = FULL) -> Evaluation:
+        assert precision.features is None, "the baseline is compiled in full precision"
         names, function = self._compiled
         flat = self._moving(y)
         # Always in the same mode: another one would be compiled anew.

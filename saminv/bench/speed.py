@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .._types import flatten, map_latents
+from ..optim.precision import FULL, find_precision
 from .ceilings import Ceilings, measure_ceilings, middle, peak_memory, seconds_of, wait
 from .processes import Processes, in_turns
 from .workload import Steps, Workload, build_problem
@@ -149,21 +150,22 @@ def time_steps(workload: Workload, count: int) -> StepTime:
 def _parts(steps: Steps, device: torch.device) -> Iterator[tuple[str, float]]:
     """Seconds of each part of a step, which is taken."""
     problem, slots = steps.problem, steps.slots
-    assert slots.state is not None
-    state, clock = slots.state, _Clock(device)
+    assert slots.batch is not None
+    state, clock = slots.batch.state, _Clock(device)
     if steps.workload.formulation == "compiled":
         evaluation = problem.evaluate(state.y)
         yield COMPILED_PART, clock.lap()
-        slots.state = slots.solver.update(state, evaluation)
+        slots.batch.state = slots.solver.update(state, evaluation)
         yield PARTS[4], clock.lap()
         return
     if steps.workload.formulation == "plain":
         steps.recompute()
         yield PLAIN_PART, clock.lap()
     y = map_latents(lambda tensor: tensor.detach().requires_grad_(), state.y)
-    image = problem.render(y)
+    dtype = slots.precision.features
+    image = problem.render(y, dtype)
     yield PARTS[0], clock.lap()
-    found = problem.objective.reconstruction(image, problem.prepared)
+    found = problem.objective.reconstruction(image, problem.prepared, dtype)
     yield PARTS[1], clock.lap()
     parts = found | problem.penalties(y)
     loss = problem.objective.total(parts)
@@ -174,7 +176,6 @@ def _parts(steps: Steps, device: torch.device) -> Iterator[tuple[str, float]]:
     yield PARTS[3], clock.lap()
     evaluation = replace(problem.evaluate(state.y), gradients=latents)
     clock.lap()
-    assert slots.batch is not None
     slots.batch.state = slots.solver.update(state, evaluation)
     yield PARTS[4], clock.lap()
 
@@ -208,12 +209,13 @@ def _operations(steps: Steps) -> int:
 def gradient_difference(workload: Workload, other: str = "plain") -> dict[str, float]:
     """Norm of the difference between the gradients of another formulation and of the lean one, relative to the former.
 
-    It is by latent tensor.
+    It is by latent tensor; the lean one has the precision of the workload, the other one full precision.
     """
     found = []
     for name in ("lean", other):
         problem = build_problem(workload.with_formulation(name))
-        gradients = problem.evaluate(problem.start()).gradients
+        precision = find_precision(workload.precision, problem.generator) if name == "lean" else FULL
+        gradients = problem.evaluate(problem.start(), precision).gradients
         assert gradients is not None
         found.append(flatten(gradients))
     ours, theirs = found

@@ -13,6 +13,7 @@ from ..generators import AbstractGenerator
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from ..metrics.lpips import LPIPS, backbone_shapes
 from ..optim import Adam, Objective, Problem
+from ..optim.precision import PRECISIONS, find_precision
 from ..optim.slots import Slots
 from ..regions import Regions
 from ..spaces import AbstractStyleSpace, resolve_spaces
@@ -35,6 +36,8 @@ class Workload:
         formulation: "lean" is the library's own, "plain" the usual one, which computes the target's features anew at
             every step as well, "compiled" the lean one by torch.compile.
         device: Of everything.
+        precision: Of the steps of the lean formulation, as for :func:`saminv.invert`; the others take "tf32".
+        graph: Whether those are replayed as one CUDA graph, likewise; the others never are.
         generator: "random" for a StyleGAN2 with random weights, else what :func:`saminv.load_generator` takes.
         channel_base, channel_max, net: Of a smaller generator and another LPIPS, for tests.
     """
@@ -44,6 +47,8 @@ class Workload:
     spaces: tuple[str, ...] = ("W+",)
     formulation: str = "lean"
     device: str = "cpu"
+    precision: str = "auto"
+    graph: str = "auto"
     generator: str = "random"
     channel_base: int = 32768
     channel_max: int = 512
@@ -58,7 +63,8 @@ class Workload:
     @property
     def words(self) -> str:
         """The workload in words."""
-        return f"{self.formulation}, {self.resolution} x {self.resolution}, batch {self.batch}, {' '.join(self.spaces)}"
+        size = f"{self.resolution} x {self.resolution}, batch {self.batch}, {' '.join(self.spaces)}"
+        return f"{self.formulation}, {size}{'' if self.precision == 'auto' else f', {self.precision}'}"
 
     @property
     def config(self) -> StyleGAN2Config:
@@ -81,7 +87,9 @@ class Steps:
         self.workload = workload
         problem = build_problem(workload)
         # So many that no image ends while it is timed.
-        self.slots: Slots = Slots(Adam(rate=0.05), max_steps=10**6)
+        lean = workload.formulation == "lean"
+        precision = find_precision(workload.precision, problem.generator) if lean else PRECISIONS["tf32"]
+        self.slots: Slots = Slots(Adam(rate=0.05), 10**6, precision, workload.graph if lean else "off")
         self.slots.enter(problem, range(workload.batch))
 
     @property

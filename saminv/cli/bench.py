@@ -26,6 +26,8 @@ from ..bench.report import (
     plot_speed,
 )
 from ..bench.target import LEVELS, SOLVERS
+from ..optim.precision import PRECISIONS
+from ..optim.slots import GRAPHS
 from ._console import FAILED, command, command_group, on_terminal, positive, tell
 from .options import split_names
 
@@ -133,6 +135,8 @@ def _add_workload(parser: argparse.ArgumentParser, spaces: bool = True) -> None:
     add("--channels", type=positive, default=512, help="at most, in a generator with random weights (512)")
     add("--net", default="vgg", choices=("vgg", "alex", "squeeze"), help="of LPIPS (vgg)")
     add("--device", default="auto", help="auto, cpu or cuda")
+    add("--precision", default="auto", choices=("auto", *PRECISIONS), help="of our steps (fp16 on a GPU, else fp32)")
+    add("--graph", default="auto", choices=GRAPHS, help="replay our steps as one CUDA graph (auto: on a GPU)")
     _add_output(parser)
 
 
@@ -215,6 +219,8 @@ def _workload(arguments: argparse.Namespace, resolution: int, batch: int, **more
         channel_base=64 * arguments.channels,
         channel_max=arguments.channels,
         net=arguments.net,
+        precision=arguments.precision,
+        graph=arguments.graph,
         **more,
     )
 
