@@ -14,7 +14,9 @@ from saminv import InputError
 from saminv.ops import using
 from saminv.ops._layout import power_of_two, tiles
 from saminv.ops.adam_step import adam_step
+from saminv.ops.deviation import deviation
 from saminv.ops.fir import blur
+from saminv.ops.gaussian_prior import gaussian_prior
 from saminv.ops.instance_padding import pad_ring, ring_length
 from saminv.ops.layer_epilogue import layer_epilogue
 from saminv.ops.lpips_head import lpips_head, unit_length
@@ -427,6 +429,46 @@ def test_scaled_square_of_bad_input():
         scaled_square(x, torch.ones(3, device=DEVICE))
     with pytest.raises(InputError, match="no Triton kernel"):
         scaled_square(x, torch.ones(2, device=DEVICE, requires_grad=True), impl="triton")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("squared", [True, False])
+def test_deviation(squared, precision):
+    for shape in ((1, 3, 5), (3, 14, 70), (2, 1, 4)):
+
+        def function(x: Tensor, impl: str) -> Tensor:
+            return deviation(x, squared=squared, impl=impl)
+
+        if shape[1] > 1:
+            check(function, {"x": draw(*shape)}, precision, impls=("triton", "lean"))
+        else:
+            assert function(draw(*shape).float().to(DEVICE), "triton").count_nonzero() == 0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", [(1, 3, 5), (3, 14, 70)])
+def test_gaussian_prior(shape, precision):
+    root, centre = draw(shape[2], shape[2]), draw(shape[2])
+
+    def function(x: Tensor, impl: str) -> Tensor:
+        return gaussian_prior(x, centre.to(x.device), (root @ root.t()).to(x.device), impl=impl)
+
+    # The gradient is rounded to the type of the styles, and nothing else is.
+    for name, error, kind in differences(function, {"x": draw(*shape)}, precision, FORMATS[0]):
+        assert error <= (1e-12 if kind == torch.float64 else TOLERANCE[kind]), name
+
+
+def test_regularisers_are_differentiable_twice():
+    x, eye = draw(2, 3, 4).float().to(DEVICE).requires_grad_(), torch.eye(4, dtype=torch.float64, device=DEVICE)
+    for function in (
+        lambda impl: gaussian_prior(x, eye[0], eye, impl=impl),
+        lambda impl: deviation(x, squared=False, impl=impl),
+    ):
+        seconds = []
+        for impl in ("reference", "triton"):
+            [first] = torch.autograd.grad(function(impl).square().sum(), x, create_graph=True)
+            seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+        assert torch.allclose(*seconds, rtol=1e-5)
 
 
 def adam_inputs(*shape: int) -> dict[str, Tensor]:

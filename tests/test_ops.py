@@ -23,8 +23,10 @@ from saminv.ops import _layout, using
 from saminv.ops._dispatch import choose
 from saminv.ops.bias_act import ACTIVATIONS, bias_act
 from saminv.ops.conv2d_resample import conv2d_resample
+from saminv.ops.deviation import deviation
 from saminv.ops.filtered_lrelu import design_lowpass_filter, filtered_lrelu
 from saminv.ops.fir import blur, upsample_rgb
+from saminv.ops.gaussian_prior import gaussian_prior
 from saminv.ops.instance_padding import ring_length
 from saminv.ops.layer_epilogue import layer_epilogue
 from saminv.ops.modulated_conv import modulated_conv2d
@@ -401,6 +403,39 @@ class TestLean:
         assert modulated_conv2d(IMAGE, weight, torch.ones(1, 2)).requires_grad
 
 
+class TestRegularisers:
+    """Their gradient comes with the value."""
+
+    @pytest.mark.parametrize("slope", [5.0, 0.2])
+    def test_gaussian_prior(self, slope: float) -> None:
+        root, centre = double(3, 3).detach(), double(3).detach()
+        compare_lean(
+            lambda impl: lambda w: gaussian_prior(w, centre, root @ root.t(), slope=slope, impl=impl), double(2, 4, 3)
+        )
+
+    @pytest.mark.parametrize("squared", [True, False])
+    @pytest.mark.parametrize("slots", [1, 4])
+    def test_deviation(self, slots: int, squared: bool) -> None:
+        compare_lean(lambda impl: lambda w: deviation(w, squared=squared, impl=impl), double(2, slots, 3))
+
+    def test_gaussian_prior_is_float64(self) -> None:
+        styles, precision = torch.randn(2, 4, 3, requires_grad=True), torch.eye(3, dtype=torch.float64)
+        prior = gaussian_prior(styles, precision[0], precision)
+        [gradient] = torch.autograd.grad(prior.sum(), styles)
+        assert prior.dtype == torch.float64 and gradient.dtype == torch.float32
+
+    def test_learnt_statistics(self) -> None:
+        centre = double(3)
+        prior = gaussian_prior(double(2, 4, 3).detach(), centre, torch.eye(3, dtype=torch.float64))
+        assert torch.autograd.grad(prior.sum(), centre)[0].abs().sum() > 0
+
+    def test_deviation_of_equal_slots_has_no_slope(self) -> None:
+        styles = double(1, 1, 3).detach().repeat(1, 4, 1).requires_grad_()
+        for impl in ("reference", "lean"):
+            loss = deviation(styles, squared=False, impl=impl).sum()
+            assert float(loss) == 0 and torch.autograd.grad(loss, styles)[0].count_nonzero() == 0
+
+
 def compare_lean(function: Callable[[str], Callable[..., Tensor]], *inputs: Tensor) -> None:
     """Derivatives of the lean form against finite differences, and all against the reference."""
     check_derivatives(function("lean"), *inputs)
@@ -488,6 +523,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: modulated_conv_sg3(IMAGE, WEIGHT, torch.ones(1, 2), input_gain=torch.ones(3)),
         "must be a scalar",
     ),
+    "precision of another size": (
+        lambda: gaussian_prior(torch.ones(1, 2, 3), torch.ones(3), torch.ones(2, 2)),
+        r"\[D\] and \[D, D\]",
+    ),
+    "styles without slots": (lambda: deviation(torch.ones(2, 3)), r"must be \[B, L, D\]"),
     "cutoff above half the rate": (lambda: design_lowpass_filter(6, 3.0, 1.0, 4.0), "cutoff < fs / 2"),
 }
 
