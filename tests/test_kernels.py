@@ -14,7 +14,9 @@ from saminv import InputError
 from saminv.ops import using
 from saminv.ops._layout import power_of_two, tiles
 from saminv.ops.adam_step import adam_step
+from saminv.ops.deviation import deviation
 from saminv.ops.fir import blur
+from saminv.ops.gaussian_prior import gaussian_prior
 from saminv.ops.instance_padding import pad_ring, ring_length
 from saminv.ops.layer_epilogue import layer_epilogue
 from saminv.ops.lpips_head import lpips_head, unit_length
@@ -116,17 +118,20 @@ def check(
     precision: str = "float32",
     order: torch.memory_format = torch.channels_last,
     constant: Sequence[str] = ("mask",),
-    after_convolution: Sequence[str] = (),
+    through_features: Sequence[str] = (),
+    impls: Sequence[str] = ("triton", "reference"),
 ) -> None:
-    """Hold the kernel against the float64 reference, and the reference itself where it works in half precision.
+    """Hold kernels against the float64 reference, and the reference itself where it works in half precision.
 
     Args:
-        after_convolution: Small operands whose derivative comes through a convolution in the type of the features.
+        through_features: Small operands whose derivative is computed from what was rounded to the type of the features.
     """
     features = PRECISIONS[precision][0]
-    for impl in ("triton",) if features == torch.float32 else ("triton", "reference"):
+    for impl in impls:
+        if impl == "reference" and features == torch.float32:
+            continue
         for name, error, kind in differences(function, inputs, precision, order, constant, impl):
-            allowed = TOLERANCE[features if name in after_convolution else kind]
+            allowed = TOLERANCE[features if name in through_features else kind]
             assert error <= allowed, f"{impl}, {name}: {error:.1e}"
 
 
@@ -150,6 +155,17 @@ def test_epilogue(size, precision, order):
         return layer_epilogue(**given, gain=1.4, clamp=1.5)
 
     check(function, epilogue_inputs(*size), precision, order)
+    check_lean_epilogue(epilogue_inputs(*size), precision, order)
+
+
+def check_lean_epilogue(inputs: dict[str, Tensor | None], precision: str, order: Any, blur: int | None = None) -> None:
+    """In half precision without the clamp, which counts what is rounded to it as well."""
+    clamp = 1.5 if precision == "float32" else None
+
+    def function(**given: Any) -> Tensor:
+        return layer_epilogue(**given, gain=1.4, clamp=clamp, blur=blur)
+
+    check(function, inputs, precision, order, through_features=["demodulation"], impls=["lean"])
 
 
 @pytest.mark.parametrize("impl", ["reference", "triton"])
@@ -180,7 +196,7 @@ def test_types_of_results(kind, impl):
 @pytest.mark.parametrize("without", ["noise", "delta mask", "mask", "bias", "bias noise delta mask"])
 def test_epilogue_of_less(without):
     inputs = epilogue_inputs(2, 5, 4, 3) | dict.fromkeys(without.split())
-    check(layer_epilogue, inputs)
+    check(layer_epilogue, inputs, impls=("lean", "triton"))
 
 
 @pytest.mark.parametrize("order", FORMATS)
@@ -193,7 +209,9 @@ def test_epilogue_with_a_filter(padding, precision, order):
     for batch, channels, height, width in FEW_SIZES:
         more = 3 - 2 * padding
         inputs = epilogue_inputs(batch, channels, height, width)
-        check(function, inputs | {"x": draw(batch, channels, height + more, width + more)}, precision, order)
+        inputs["x"] = draw(batch, channels, height + more, width + more)
+        check(function, inputs, precision, order)
+        check_lean_epilogue(inputs, precision, order, padding)
 
 
 @pytest.mark.parametrize("order", FORMATS)
@@ -218,7 +236,7 @@ def test_blur_is_differentiable_twice():
 
 def test_epilogue_with_noise_per_image():
     inputs = epilogue_inputs(3, 5, 4, 3) | {"noise": draw(3, 1, 4, 3)}
-    check(layer_epilogue, inputs)
+    check(layer_epilogue, inputs, impls=("lean", "triton"))
 
 
 def test_epilogue_keeps_what_is_not_a_number():
@@ -349,7 +367,10 @@ def test_modulated_conv2d(up, more, precision):
     def function(**tensors: Any) -> Tensor:
         return modulated_conv2d(**tensors, up=up, demodulate=more != "plain")
 
-    check(function, given, precision, after_convolution=("weight", "styles", "ring"))
+    check(function, given, precision, through_features=("weight", "styles", "ring"))
+    check(
+        function, given, precision, constant=["weight"], through_features=("styles", "ring"), impls=("lean", "triton")
+    )
 
 
 @pytest.mark.parametrize("order", FORMATS)
@@ -408,6 +429,46 @@ def test_scaled_square_of_bad_input():
         scaled_square(x, torch.ones(3, device=DEVICE))
     with pytest.raises(InputError, match="no Triton kernel"):
         scaled_square(x, torch.ones(2, device=DEVICE, requires_grad=True), impl="triton")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("squared", [True, False])
+def test_deviation(squared, precision):
+    for shape in ((1, 3, 5), (3, 14, 70), (2, 1, 4)):
+
+        def function(x: Tensor, impl: str) -> Tensor:
+            return deviation(x, squared=squared, impl=impl)
+
+        if shape[1] > 1:
+            check(function, {"x": draw(*shape)}, precision, impls=("triton", "lean"))
+        else:
+            assert function(draw(*shape).float().to(DEVICE), "triton").count_nonzero() == 0
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shape", [(1, 3, 5), (3, 14, 70)])
+def test_gaussian_prior(shape, precision):
+    root, centre = draw(shape[2], shape[2]), draw(shape[2])
+
+    def function(x: Tensor, impl: str) -> Tensor:
+        return gaussian_prior(x, centre.to(x.device), (root @ root.t()).to(x.device), impl=impl)
+
+    # The gradient is rounded to the type of the styles, and nothing else is.
+    for name, error, kind in differences(function, {"x": draw(*shape)}, precision, FORMATS[0]):
+        assert error <= (1e-12 if kind == torch.float64 else TOLERANCE[kind]), name
+
+
+def test_regularisers_are_differentiable_twice():
+    x, eye = draw(2, 3, 4).float().to(DEVICE).requires_grad_(), torch.eye(4, dtype=torch.float64, device=DEVICE)
+    for function in (
+        lambda impl: gaussian_prior(x, eye[0], eye, impl=impl),
+        lambda impl: deviation(x, squared=False, impl=impl),
+    ):
+        seconds = []
+        for impl in ("reference", "triton"):
+            [first] = torch.autograd.grad(function(impl).square().sum(), x, create_graph=True)
+            seconds.append(torch.autograd.grad(first.square().sum(), x)[0])
+        assert torch.allclose(*seconds, rtol=1e-5)
 
 
 def adam_inputs(*shape: int) -> dict[str, Tensor]:
@@ -501,7 +562,7 @@ def test_a_generator_of_kernels(architecture):
 
 
 def test_using_no_implementation():
-    with pytest.raises(InputError, match="allowed are auto, reference, triton"), using("cuda"):
+    with pytest.raises(InputError, match="allowed are auto, reference, lean, triton"), using("cuda"):
         pass
 
 

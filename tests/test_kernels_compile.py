@@ -12,7 +12,9 @@ pytest.importorskip("triton", reason="the kernels are written in Triton, which i
 
 KERNELS = {
     "adam_step": ["_step"],
+    "deviation": ["_deviation"],
     "fir": ["_filter"],
+    "gaussian_prior": ["_centred", "_summed"],
     "instance_padding": ["_copy"],
     "layer_epilogue": ["_forward", "_backward"],
     "lpips_head": ["_forward", "_backward"],
@@ -26,7 +28,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 NUMBERS = "slope gain clamp eps shortest beta1 beta2 factor".split()
-COUNTS = "pixels channels stride_p stride_c in_stride_c out_stride_p out_stride_c rows columns width before".split()
+STRIDES = "stride_p stride_c in_stride_c out_stride_p out_stride_c noise_stride".split()
+COUNTS = [*STRIDES, *"pixels channels rows columns width before slots dim".split()]
 BLOCKS = dict(BLOCK_P=16, BLOCK_C=32, TAPS=4, OUTPUTS=3, COLUMNS=4)
 op, name, kind, capability = sys.argv[1:]
 kernel = getattr(importlib.import_module(f"saminv.ops.{op}.triton"), name)
@@ -37,7 +40,7 @@ for argument in kernel.arg_names:
     elif argument in NUMBERS:
         types[argument] = "fp32"
     else:
-        types[argument] = "i32" if argument in [*COUNTS, "noise_stride"] else "*" + kind
+        types[argument] = "i32" if argument in COUNTS else "*" + kind
 constants = {argument: BLOCKS.get(argument, True) for argument, found in types.items() if found == "constexpr"}
 source = ASTSource(fn=kernel, signature=types, constexprs=constants)
 assert triton.compile(source, target=GPUTarget("cuda", int(capability), 32)).asm["cubin"]

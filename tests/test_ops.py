@@ -14,14 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.autograd.graph import saved_tensors_hooks
 
 from saminv._errors import InputError
+from saminv.generators.stylegan2 import ModulatedLayer
 from saminv.ops import _dispatch as dispatch
+from saminv.ops import _layout, using
 from saminv.ops._dispatch import choose
 from saminv.ops.bias_act import ACTIVATIONS, bias_act
 from saminv.ops.conv2d_resample import conv2d_resample
+from saminv.ops.deviation import deviation
 from saminv.ops.filtered_lrelu import design_lowpass_filter, filtered_lrelu
 from saminv.ops.fir import blur, upsample_rgb
+from saminv.ops.gaussian_prior import gaussian_prior
+from saminv.ops.instance_padding import ring_length
+from saminv.ops.layer_epilogue import layer_epilogue
+from saminv.ops.modulated_conv import modulated_conv2d
 from saminv.ops.modulated_conv_sg3 import modulated_conv_sg3
 from saminv.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
@@ -314,6 +322,130 @@ class TestMeaning:
         torch.testing.assert_close(bias_act(x, b, dim=-1, act="lrelu"), expected.expand(4, 3))
 
 
+class TestLean:
+    """The lean forms are the references with another backward."""
+
+    @pytest.fixture(autouse=True, params=[1, 1 << 19])
+    def band(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_layout, "BAND", request.param)
+
+    @pytest.mark.parametrize("padding", [None, 0, 1])
+    @pytest.mark.parametrize("slope", [0.0, 0.2])
+    @pytest.mark.parametrize("change", ["none", "everywhere", "masked"])
+    def test_epilogue(self, change: str, slope: float, padding: int | None) -> None:
+        more = 0 if padding is None else 3 - 2 * padding
+        inputs = [double(2, 2, 4 + more, 3 + more), double(2, 2), double(2), double(1, 1, 4, 3)]
+        inputs += [] if change == "none" else [double(2, 2, 4, 3)]
+        mask = [double(2, 1, 4, 3).detach().sigmoid()] if change == "masked" else []
+        settings = {"gain": 1.3, "clamp": 2.1, "slope": slope, "blur": padding}
+        compare_lean(lambda impl: lambda *given: layer_epilogue(*given, *mask, **settings, impl=impl), *inputs)
+
+    @pytest.mark.parametrize("up, side", [(1, 1), (1, 3), (2, 1), (2, 3)])
+    @pytest.mark.parametrize("more", ["plain", "demodulate", "ring"])
+    def test_modulated_conv2d(self, more: str, up: int, side: int) -> None:
+        weight = double(3, 2, side, side).detach()
+        inputs = [double(2, 2, 4, 3), double(2, 2)]
+        if more == "ring":
+            inputs.append(double(2, 2, ring_length(4, 3)) if up == 1 else double(2, 3, ring_length(9, 7)))
+            if side == 1:
+                pytest.skip("a ring is for kernels of 3x3")
+
+        def function(impl: str) -> Callable[..., Tensor]:
+            return lambda x, styles, ring=None: modulated_conv2d(
+                x, weight, styles, up=up, ring=ring, demodulate=more == "demodulate", impl=impl
+            )
+
+        compare_lean(function, *inputs)
+
+    @pytest.mark.parametrize("up", [1, 2])
+    def test_layer_in_float32(self, up: int) -> None:
+        torch.manual_seed(0)
+        layer = ModulatedLayer(24, 16, 32, 8, up, 3.0).requires_grad_(False)
+        layer.noise_strength.fill_(0.3)
+        x, w = torch.randn(2, 24, 32 // up, 32 // up, requires_grad=True), torch.randn(2, 8, requires_grad=True)
+        noise, found, kept = layer.noise_const[None, None], {}, {}
+        for impl in ("reference", "lean"):
+            kept[impl] = seen = {}
+
+            def keep(tensor: Tensor, seen: dict[int, int] = seen) -> Tensor:
+                seen[tensor.data_ptr()] = tensor.numel()
+                return tensor
+
+            with using(impl), saved_tensors_hooks(keep, lambda tensor: tensor):
+                y = layer(x, w, noise)
+            for shared in (x, y, layer.weight, noise):
+                seen.pop(shared.data_ptr(), None)
+            found[impl] = [y, *torch.autograd.grad(y.square().sum(), [x, w])]
+        for got, expected in zip(found["lean"], found["reference"], strict=True):
+            assert_close(got, expected.detach(), TOLERANCE[torch.float32][1])
+        # Beside what comes in and goes out, nothing of the size of a feature is kept.
+        assert max(kept["lean"].values()) < y.numel() <= max(kept["reference"].values())
+
+    def test_overwriting(self) -> None:
+        x, ones = double(1, 2, 3, 3), torch.ones(1, 2, dtype=torch.float64)
+        expected = layer_epilogue(x * 1, ones, impl="reference")
+        for overwrite in (False, True):
+            given = x * 1
+            y = layer_epilogue(given, ones, overwrite=overwrite, impl="lean")
+            assert (y.data_ptr() == given.data_ptr()) == overwrite
+            assert_close(y, expected.detach(), 1e-12)
+            gradients = (
+                torch.autograd.grad(result.square().sum(), x, retain_graph=True)[0] for result in (y, expected)
+            )
+            assert_close(*gradients, 1e-12)
+
+    def test_refused(self) -> None:
+        weight = WEIGHT.clone().requires_grad_()
+        with pytest.raises(InputError, match='"modulated_conv2d" has no lean form'):
+            modulated_conv2d(IMAGE, weight, torch.ones(1, 2), impl="lean")
+        with pytest.raises(InputError, match='"layer_epilogue" has no lean form'):
+            layer_epilogue(IMAGE, torch.ones(1, 2), slope=-0.1, impl="lean")
+        assert modulated_conv2d(IMAGE, weight, torch.ones(1, 2)).requires_grad
+
+
+class TestRegularisers:
+    """Their gradient comes with the value."""
+
+    @pytest.mark.parametrize("slope", [5.0, 0.2])
+    def test_gaussian_prior(self, slope: float) -> None:
+        root, centre = double(3, 3).detach(), double(3).detach()
+        compare_lean(
+            lambda impl: lambda w: gaussian_prior(w, centre, root @ root.t(), slope=slope, impl=impl), double(2, 4, 3)
+        )
+
+    @pytest.mark.parametrize("squared", [True, False])
+    @pytest.mark.parametrize("slots", [1, 4])
+    def test_deviation(self, slots: int, squared: bool) -> None:
+        compare_lean(lambda impl: lambda w: deviation(w, squared=squared, impl=impl), double(2, slots, 3))
+
+    def test_gaussian_prior_is_float64(self) -> None:
+        styles, precision = torch.randn(2, 4, 3, requires_grad=True), torch.eye(3, dtype=torch.float64)
+        prior = gaussian_prior(styles, precision[0], precision)
+        [gradient] = torch.autograd.grad(prior.sum(), styles)
+        assert prior.dtype == torch.float64 and gradient.dtype == torch.float32
+
+    def test_learnt_statistics(self) -> None:
+        centre = double(3)
+        prior = gaussian_prior(double(2, 4, 3).detach(), centre, torch.eye(3, dtype=torch.float64))
+        assert torch.autograd.grad(prior.sum(), centre)[0].abs().sum() > 0
+
+    def test_deviation_of_equal_slots_has_no_slope(self) -> None:
+        styles = double(1, 1, 3).detach().repeat(1, 4, 1).requires_grad_()
+        for impl in ("reference", "lean"):
+            loss = deviation(styles, squared=False, impl=impl).sum()
+            assert float(loss) == 0 and torch.autograd.grad(loss, styles)[0].count_nonzero() == 0
+
+
+def compare_lean(function: Callable[[str], Callable[..., Tensor]], *inputs: Tensor) -> None:
+    """Derivatives of the lean form against finite differences, and all against the reference."""
+    check_derivatives(function("lean"), *inputs)
+    results = [function(impl)(*inputs) for impl in ("lean", "reference")]
+    gradient = torch.rand_like(results[0])
+    found = [[y, *torch.autograd.grad(y, inputs, gradient)] for y in results]
+    for got, expected in zip(*found, strict=True):
+        assert_close(got, expected.detach(), 1e-12)
+
+
 IMAGE = torch.zeros(1, 2, 4, 4)
 WEIGHT = torch.ones(3, 2, 3, 3)
 OPS: dict[str, Callable[[str], Tensor]] = {
@@ -332,7 +464,7 @@ class TestDispatch:
         assert torch.equal(OPS[op]("auto"), OPS[op]("reference"))
         with pytest.raises(InputError, match=f'"{op}" has no Triton kernel'):
             OPS[op]("triton")
-        with pytest.raises(InputError, match="allowed are auto, reference, triton"):
+        with pytest.raises(InputError, match="allowed are auto, reference, lean, triton"):
             OPS[op]("cuda")
 
     def test_kernel_is_for_cuda_tensors(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,6 +523,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: modulated_conv_sg3(IMAGE, WEIGHT, torch.ones(1, 2), input_gain=torch.ones(3)),
         "must be a scalar",
     ),
+    "precision of another size": (
+        lambda: gaussian_prior(torch.ones(1, 2, 3), torch.ones(3), torch.ones(2, 2)),
+        r"\[D\] and \[D, D\]",
+    ),
+    "styles without slots": (lambda: deviation(torch.ones(2, 3)), r"must be \[B, L, D\]"),
     "cutoff above half the rate": (lambda: design_lowpass_filter(6, 3.0, 1.0, 4.0), "cutoff < fs / 2"),
 }
 

@@ -215,7 +215,20 @@ class ModulatedLayer(nn.Module):
         clamp = None if self.clamp is None else self.clamp * gain
         blur = None if self.up == 1 else 1 if ring is None else 0
         gain *= math.sqrt(2)
-        return layer_epilogue(x, scale, self.bias, noise, delta, mask, slope=SLOPE, gain=gain, clamp=clamp, blur=blur)
+        # Nobody else sees what the convolution gave.
+        return layer_epilogue(
+            x,
+            scale,
+            self.bias,
+            noise,
+            delta,
+            mask,
+            slope=SLOPE,
+            gain=gain,
+            clamp=clamp,
+            blur=blur,
+            overwrite=True,
+        )
 
 
 class ToRGB(nn.Module):

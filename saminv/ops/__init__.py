@@ -1,8 +1,9 @@
 """Elementary image operations: one folder per op.
 
 What is here: each folder holds the public op (``__init__.py``: checks, dispatch by ``impl="auto" | "reference" |
-"triton"``), its definition in plain torch (``reference.py``), which is what faster kernels are tested against, and the
-kernel, if there is one (``triton.py``). ``using("reference")`` keeps all kernels out for a while.
+"lean" | "triton"``) and its definition in plain torch (``reference.py``), which is what the others are tested against:
+the lean form in plain torch with a backward of its own (``lean.py``) and the kernel (``triton.py``), if there are such.
+``using("reference")`` keeps all of them out for a while.
 
 How to add one: write ``reference.py`` first, with float64 ``gradcheck``; then the public function that calls
 :func:`saminv.ops._dispatch.choose`. A kernel is one more entry of that call's table.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._errors import InputError
 
-IMPLS = ("auto", "reference", "triton")
+IMPLS = ("auto", "reference", "lean", "triton")
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -27,7 +27,7 @@ def using(impl: str) -> Iterator[None]:
     """Let ``impl="auto"`` mean another implementation for a while, for instance to check one against the other.
 
     Args:
-        impl: "reference", or "triton" for every op that has a kernel, or "auto".
+        impl: "reference", or "lean" or "triton" for every op that has one, or "auto".
 
     Raises:
         InputError: If there is no such implementation.
@@ -49,7 +49,7 @@ def choose(
     Args:
         op: name of the op, for messages.
         impl: ``"auto"`` takes the Triton kernel where there is one that can read the tensors, which are all on a CUDA
-            device, and the reference otherwise; an explicit name works or raises.
+            device, and the lean form or the reference otherwise; an explicit name works or raises.
         implementations: functions by name; ``"reference"`` is always among them.
         tensors: the tensors that the op will read.
 
@@ -63,9 +63,12 @@ def choose(
         wanted = _preferred.get()
         device = on_cuda or (wanted == "triton" and interpreted())
         usable = "triton" in implementations and device and has_triton() and _readable(tensors)
-        return implementations["triton" if usable and wanted != "reference" else "reference"]
+        if usable and wanted in ("auto", "triton"):
+            return implementations["triton"]
+        return implementations["lean" if "lean" in implementations and wanted != "reference" else "reference"]
     if impl not in implementations:
-        raise InputError(f'The op "{op}" has no Triton kernel; use impl="auto" or impl="reference".')
+        what = "Triton kernel" if impl == "triton" else "lean form"
+        raise InputError(f'The op "{op}" has no {what} for these inputs; use impl="auto" or impl="reference".')
     if impl == "triton":
         _check_kernel(op, on_cuda, tensors)
     return implementations[impl]

@@ -6,7 +6,7 @@ formats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ TILE = 4096
 """Numbers in a tile."""
 WIDTH = 64
 """Of a tile along the contiguous axis, in numbers, or more where the other axis is short."""
+BAND = 1 << 19
+"""Numbers in a band."""
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -60,6 +62,18 @@ def tiles(shape: Sequence[int], order: torch.memory_format, size: int = TILE) ->
     counts = (-(-pixels // block_p), -(-channels // block_c), batch)
     strides = (channels, 1) if last else (1, pixels)
     return Tiles(counts, pixels, channels, *strides, block_p, block_c)
+
+
+def bands(x: Tensor) -> Iterator[tuple[int, int]]:
+    """First row, and the one after the last, of the parts of a feature `[B, C, h, w]` that are worked on at a time.
+
+    On a CPU the steps between two convolutions find a band in the cache, and what lies between them takes no memory
+    that is new to the process, which costs more than the arithmetic. Elsewhere the feature is one band.
+    """
+    height = x.shape[2]
+    rows = max(1, BAND * height // max(x.numel(), 1)) if x.device.type == "cpu" else height
+    for first in range(0, height, rows):
+        yield first, min(first + rows, height)
 
 
 def channel_stride(x: Tensor, order: torch.memory_format) -> int:

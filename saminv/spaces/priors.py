@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
-from ..generators._base import LatentStatistics, gaussianise
+from ..generators._base import GAUSSIANISE_SLOPE, LatentStatistics
+from ..ops.deviation import deviation as slot_deviation
+from ..ops.gaussian_prior import gaussian_prior as mahalanobis
 from ..ops.scaled_square import scaled_square
 from ..regions import Formulation
 
@@ -29,10 +30,9 @@ def gaussian_prior(styles: Tensor, statistics: LatentStatistics, formulation: Fo
         `[B]`, float64: small eigenvalues of the covariance leave few digits in float32.
     """
     centre = statistics.mean_v if formulation == "paper" else statistics.mean_v_published
-    difference = gaussianise(styles.double()) - centre.to(styles.device)
-    inverse = statistics.precision_v if formulation == "paper" else statistics.inverse_covariance_v
-    inverse = inverse.to(styles.device)
-    return ((difference @ inverse) * difference).sum(dim=(1, 2))
+    precision = statistics.precision_v if formulation == "paper" else statistics.inverse_covariance_v
+    centre, precision = centre.to(styles.device), precision.to(styles.device)
+    return mahalanobis(styles, centre, precision, slope=GAUSSIANISE_SLOPE)
 
 
 def deviation(styles: Tensor, formulation: Formulation = "paper") -> Tensor:
@@ -40,11 +40,7 @@ def deviation(styles: Tensor, formulation: Formulation = "paper") -> Tensor:
 
     "paper" sums squared norms, "published" the norms themselves (with zero gradient where they vanish).
     """
-    squares = (styles[:, 1:] - styles[:, :1]).square().sum(dim=2)
-    if formulation == "paper":
-        return squares.sum(dim=1)
-    positive = squares > 0
-    return torch.where(positive, torch.where(positive, squares, 1.0).sqrt(), 0.0).sum(dim=1)
+    return slot_deviation(styles, squared=formulation == "paper")
 
 
 def feature_penalty(delta: Tensor, deviation: Tensor | None = None, formulation: Formulation = "paper") -> Tensor:

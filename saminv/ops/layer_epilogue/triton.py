@@ -8,7 +8,7 @@ the input, and partial sums for every block of pixels, which are added up afterw
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -148,18 +148,43 @@ class _LayerEpilogue(torch.autograd.Function):
             function = functools.partial(reference, **settings)
             return (*gradients_by(function, inputs, (*needed, False), gradients[0]), None)
         gradient = gradients[0].contiguous(memory_format=call.order)
-        shapes = _partial_shapes(call.grid)
-        parts = [x.new_empty(shape, dtype=torch.float32) if need else None for shape, need in zip(shapes, needed[1:])]
-        grad_x = torch.empty_like(gradient) if needed[0] else None
         grad_delta = torch.empty_like(gradient, dtype=ctx.delta_kind) if needed[4] else None
-        flags = dict(zip(("GRAD_X", "GRAD_SCALE", "GRAD_BIAS", "GRAD_NOISE", "GRAD_DELTA"), needed))
-        flags |= _given(BIAS=bias, NOISE=noise, MASK=mask)
-        tensors = (x, scale, bias, noise, mask, call.taps, gradient, grad_x, *parts, grad_delta)
-        _backward[call.grid.shape](*tensors, *call.numbers, **flags, **call.blocks)
+        grad_x, *others = _gradients(call, (x, scale, bias, noise, mask), gradient, grad_delta, needed)
         if grad_x is not None and settings["blur"] is not None:
             back = len(TAPS) - 1 - settings["blur"]
             grad_x = blur_kernel(grad_x, TAPS, GAIN, (back, back))
-        return (grad_x, *_sums(parts, scale, bias, noise), grad_delta, None, None)
+        return (grad_x, *others, grad_delta, None, None)
+
+
+def _gradients(
+    call: _Call,
+    inputs: Sequence[Tensor | None],
+    gradient: Tensor,
+    grad_delta: Tensor | None,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """By the input after its filter, scale, bias and noise where they are needed; fills in that by the change."""
+    x, scale, bias, noise, mask = inputs
+    assert x is not None and scale is not None
+    shapes = _partial_shapes(call.grid)
+    parts = [x.new_empty(shape, dtype=torch.float32) if need else None for shape, need in zip(shapes, needed[1:])]
+    grad_x = torch.empty_like(gradient) if needed[0] else None
+    flags = dict(zip(("GRAD_X", "GRAD_SCALE", "GRAD_BIAS", "GRAD_NOISE", "GRAD_DELTA"), needed))
+    flags |= _given(BIAS=bias, NOISE=noise, MASK=mask)
+    tensors = (x, scale, bias, noise, mask, call.taps, gradient, grad_x, *parts, grad_delta)
+    _backward[call.grid.shape](*tensors, *call.numbers, **flags, **call.blocks)
+    return [grad_x, *_sums(parts, scale, bias, noise)]
+
+
+def scale_gradients(
+    gradient: Tensor, x: Tensor, scale: Tensor, by_x: bool, by_scale: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of channels `[B, C, h, w]` that were multiplied by a factor `[B, C]`, where they are needed."""
+    x = dense(x)
+    call = _Call(x, None, {"slope": 1.0, "gain": 1.0, "clamp": None, "blur": None})
+    needed = (by_x, by_scale, False, False, False)
+    found = _gradients(call, (x, scale.contiguous(), None, None, None), dense(gradient, like=x), None, needed)
+    return found[0], found[1]
 
 
 def _given(**tensors: Tensor | None) -> dict[str, bool]:

@@ -1,7 +1,8 @@
 """Modulated convolution (StyleGAN2), lean form: activations are scaled, the weight is shared by the whole batch.
 
 Derivatives: with respect to ``x``, ``styles`` and ``noise`` of every order; with respect to ``weight`` only where the
-weight asks for a gradient, so a frozen generator never computes a weight gradient.
+weight asks for a gradient, so a frozen generator never computes a weight gradient. The lean form and the kernel keep
+nothing but ``x`` for them; those of higher order come from the reference.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from .._dispatch import choose
+from .lean import modulated_conv2d as _lean
 from .reference import demodulation, squared_weight
 from .reference import modulated_conv2d as _reference
 
@@ -46,7 +48,7 @@ def modulated_conv2d(
         filtered: With the low-pass filter of ``up=2``; without, what comes after has to apply it, around ``ring``
             without zeros.
         weight_square: Kernel sums of squares `[O, I]` from :func:`squared_weight`, to save computing them again.
-        impl: "auto" | "reference" | "triton".
+        impl: "auto" | "reference" | "lean", for a weight that asks for no gradient, | "triton".
 
     Returns:
         `[B, O, up * h, up * w]` (with the default padding), in the type of ``x``.
@@ -54,7 +56,10 @@ def modulated_conv2d(
     Reference:
         Karras et al., 2020, arXiv 1912.04958, Eq. 1 to 3; for the ring Bai et al., 2022, arXiv 2203.11105.
     """
-    function = choose("modulated_conv2d", impl, {"reference": _reference, "triton": _kernel}, x, weight, styles)
+    implementations = {"reference": _reference, "lean": _lean, "triton": _kernel}
+    if weight.requires_grad:
+        implementations.pop("lean")
+    function = choose("modulated_conv2d", impl, implementations, x, weight, styles)
     result: Tensor = function(
         x,
         weight,

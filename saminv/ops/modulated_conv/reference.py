@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .._precision import widen
-from ..fir import blur, upsample_rgb
-from ..instance_padding import pad_ring
+from ..fir.reference import blur, upsample2
+from ..instance_padding.reference import pad_ring
+from ..layer_epilogue.reference import GAIN, TAPS
 
 EPS = 1e-8
 
@@ -23,6 +27,33 @@ def demodulation(styles: Tensor, weight_square: Tensor) -> Tensor:
     return torch.rsqrt(widen(styles).square() @ widen(weight_square).t() + EPS)
 
 
+def scaled(x: Tensor, scale: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Multiply each channel of `[B, C, h, w]` by its entry of `[B, C]` and add noise; the type stays that of ``x``."""
+    y = widen(x) * widen(scale)[:, :, None, None]
+    return (y if noise is None else y + noise).to(x.dtype)
+
+
+def convolve(
+    x: Tensor, styles: Tensor, ring: Tensor | None, kernel: Tensor, *, padding: int, transposed: bool
+) -> Tensor:
+    """Scale the channels, surround them by a ring if there is one, and convolve, transposed with stride 2."""
+    z = scaled(x, styles)
+    z = z if ring is None else pad_ring(z, ring)
+    if transposed:
+        return F.conv_transpose2d(z, kernel, stride=2)
+    return F.conv2d(z, kernel, padding=padding)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a modulated convolution that an implementation may have of its own; here those in plain torch."""
+
+    convolve: Callable[..., Tensor] = convolve
+    scale: Callable[..., Tensor] = scaled
+    pad: Callable[..., Tensor] = pad_ring
+    blur: Callable[..., Tensor] = blur
+
+
 def modulated_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -35,28 +66,22 @@ def modulated_conv2d(
     ring: Tensor | None = None,
     filtered: bool = True,
     weight_square: Tensor | None = None,
+    parts: Parts = Parts(),
 ) -> Tensor:
     """See :func:`saminv.ops.modulated_conv.modulated_conv2d`."""
     kind, side, kernel = x.dtype, weight.shape[-1], weight.to(x.dtype)
-    x = scaled(x, styles)
-    if up == 2 and side == 1:
-        x = upsample_rgb(F.conv2d(x, kernel))
-    elif up == 2:
+    if up == 2 and side > 1:
         # The transposed convolution gives 2n + 1 pixels, the filter leaves 2n.
-        x = F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2)
-        x = x if ring is None else pad_ring(x, ring)
+        x = parts.convolve(x, styles, None, kernel.transpose(0, 1), padding=0, transposed=True)
+        x = x if ring is None else parts.pad(x, ring)
         around = 1 if ring is None else 0
-        x = blur(x, padding=(around, around)) if filtered else x
-    elif ring is not None:
-        x = F.conv2d(pad_ring(x, ring), kernel)
+        x = parts.blur(x, TAPS, GAIN, (around, around)) if filtered else x
     else:
-        x = F.conv2d(x, kernel, padding=side // 2 if padding is None else padding)
+        ring = ring if up == 1 else None
+        around = 0 if ring is not None else side // 2 if padding is None else padding
+        x = parts.convolve(x, styles, ring, kernel, padding=around, transposed=False)
+        x = x if up == 1 else upsample2(x, TAPS)
     if demodulate:
         squares = squared_weight(weight) if weight_square is None else weight_square
-        x = scaled(x, demodulation(styles, squares))
+        return parts.scale(x, demodulation(styles, squares), noise=noise)
     return x if noise is None else (widen(x) + noise).to(kind)
-
-
-def scaled(x: Tensor, scale: Tensor) -> Tensor:
-    """Multiply each channel of `[B, C, h, w]` by its entry of `[B, C]`; the type stays that of ``x``."""
-    return (widen(x) * widen(scale)[:, :, None, None]).to(x.dtype)
