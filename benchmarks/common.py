@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 import saminv
 from saminv import Solution, SolutionError, Status
-from saminv._recipe import DEFAULT_TAU
+from saminv._recipe import DEFAULT_TAU, START_TRUNCATION
 from saminv.demo import SceneBatch, sample_scenes
 from saminv.editing.directions import BUNDLED as DIRECTIONS
 from saminv.generators import AbstractGenerator
@@ -135,7 +135,8 @@ class Scene:
     @functools.cached_property
     def start(self) -> Tensor:
         """Where ``saminv.invert`` starts by default, `[1, L, D]`; found once for all inversions of the scene."""
-        return nearest_styles(generator(), self.batch.images, metric())[0]
+        nearest = nearest_styles(generator(), self.batch.images, metric())[0]
+        return generator().statistics().mean_w.to(nearest).lerp(nearest, START_TRUNCATION)
 
 
 @functools.lru_cache(maxsize=1)

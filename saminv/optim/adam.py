@@ -88,7 +88,7 @@ class Adam(AbstractSolver[AdamState]):
                     move = adam_step(None, gradient @ basis, *moments, rate, second_bias, scale=scale, **settings)
                     x.sub_(move @ basis.t())
         state.step += running
-        state.status[running & (state.step >= state.horizon)] = int(Status.COMPLETED)
+        state.status.masked_fill_(running & (state.step >= state.horizon), int(Status.COMPLETED))
         return state
 
     def hasten(self, state: AdamState, which: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ class LBFGS(AbstractSolver[LBFGSState]):
         self._turn(state, accepted)
         self._shorten(state, running & ~accepted, shorter)
         state.step += running
-        state.status[state.running & (state.step >= state.horizon)] = int(Status.COMPLETED)
+        state.status.masked_fill_(state.running & (state.step >= state.horizon), int(Status.COMPLETED))
         self._move(state, running)
         return state
 
@@ -195,7 +195,7 @@ class LBFGS(AbstractSolver[LBFGSState]):
         state.shortened += which
         stuck = which & (state.shortened >= self.patience)
         known = (state.curvature != 0).any(dim=1)
-        state.status[stuck & ~known] = int(Status.PLATEAU)
+        state.status.masked_fill_(stuck & ~known, int(Status.PLATEAU))
         again = stuck & known
         state.curvature = state.curvature.masked_fill(again[:, None], 0)
         self._turn(state, again)

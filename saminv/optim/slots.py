@@ -131,7 +131,7 @@ class Slots(Generic[State]):
     def interrupt(self) -> None:
         """End all images with what there is of them."""
         assert self.state is not None
-        self.state.status[self.state.running] = int(Status.INTERRUPTED)
+        self.state.status.masked_fill_(self.state.running, int(Status.INTERRUPTED))
 
     def leave(self) -> list[tuple[Any, Solution]]:
         """Let the images that have ended go; returns a solution of one row for each."""
@@ -157,15 +157,15 @@ class Slots(Generic[State]):
         fine, evaluation = finite(evaluation)
         narrow = ~fine & state.running if self._half else None
         if narrow is None:
-            state.status[~fine & state.running] = int(Status.NON_FINITE)
+            state.status.masked_fill_(~fine & state.running, int(Status.NON_FINITE))
         else:
             # These images try again in full precision.
             batch.overflowed |= narrow
-            state.status[narrow] = RESTING
+            state.status.masked_fill_(narrow, RESTING)
         batch.taken += state.running
         batch.state = self.solver.update(state, evaluation)
         if narrow is not None:
-            batch.state.status[narrow] = int(Status.RUNNING)
+            batch.state.status.masked_fill_(narrow, int(Status.RUNNING))
         return evaluation
 
     def _choose(self) -> None:

@@ -163,7 +163,7 @@ class PlateauStop(AbstractWrapper):
         newly = (state.waited >= self.patience) & state.running & ~state.flat & state.watched
         state.flat |= self.solver.hasten(state.inner, newly)
         super().update(state, evaluation)
-        state.status[state.flat & (state.status == Status.COMPLETED)] = int(Status.PLATEAU)
+        state.status.masked_fill_(state.flat & (state.status == Status.COMPLETED), int(Status.PLATEAU))
         return state
 
     def forget(self, state: PlateauState, changed: Tensor) -> None:  # type: ignore[override]
