@@ -30,7 +30,7 @@ from triton.compiler import ASTSource
 NUMBERS = "slope gain clamp eps shortest beta1 beta2 factor".split()
 STRIDES = "stride_p stride_c in_stride_c out_stride_p out_stride_c noise_stride".split()
 COUNTS = [*STRIDES, *"pixels channels rows columns width before slots dim".split()]
-BLOCKS = dict(BLOCK_P=16, BLOCK_C=32, TAPS=4, OUTPUTS=3, COLUMNS=4)
+BLOCKS = dict(BLOCK_P=16, BLOCK_C=64, TAPS=4, OUTPUTS=3, COLUMNS=4)
 op, name, kind, capability = sys.argv[1:]
 kernel = getattr(importlib.import_module(f"saminv.ops.{op}.triton"), name)
 types = {}

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._layout import channel_stride, dense, memory_format, tiles
+from .._layout import FILTER_TILE, channel_stride, dense, memory_format, tiles
 from .._tiles import filtered, tile
 from .reference import Kernel
 
@@ -38,7 +38,7 @@ class _Blur(torch.autograd.Function):
         more, order = sum(padding) - len(kernel) + 1, memory_format(x)
         shape = (batch, channels, rows + more, columns + more)
         y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
-        grid = tiles(shape, order)
+        grid = tiles(shape, order, FILTER_TILE)
         taps = tap_tensor(kernel, gain, x.device)
         numbers = (grid.pixels, grid.channels, grid.stride_p, grid.stride_c, channel_stride(x, order))
         _filter[grid.shape](

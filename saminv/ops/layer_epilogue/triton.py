@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .._dispatch import gradients_by
-from .._layout import Tiles, channel_stride, dense, memory_format, tiles
+from .._layout import FILTER_TILE, TILE, Tiles, channel_stride, dense, memory_format, tiles
 from .._tiles import filtered, tile
 from ..fir.triton import blur as blur_kernel
 from ..fir.triton import tap_tensor
@@ -207,7 +207,7 @@ class _Call:
         more = 0 if padding is None else 2 * padding - len(TAPS) + 1
         rows, columns = x.shape[2:]
         self.shape, self.order = (*x.shape[:2], rows + more, columns + more), memory_format(x)
-        self.grid = grid = tiles(self.shape, self.order)
+        self.grid = grid = tiles(self.shape, self.order, TILE if padding is None else FILTER_TILE)
         self.taps = None if padding is None else tap_tensor(TAPS, GAIN, x.device)
         per_image = noise is not None and noise.shape[0] > 1
         self.numbers = (
