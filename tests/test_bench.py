@@ -130,6 +130,14 @@ def test_steps_as_they_are_taken_on_a_gpu(settings):
     assert ("bf16" in found.workload.words) == ("precision" in settings)
 
 
+def test_steps_of_a_generator_by_name():
+    workload = Workload(generator="demo", formulation="plain", net="squeeze")
+    assert workload.words == "plain, demo, batch 1, W+"
+    problem = build_problem(workload)
+    assert problem.generator.image_size == (128, 128)
+    assert all(isinstance(layer, PlainLayer) for layer in problem.generator.layers)
+
+
 def test_half_precision_shows_in_the_gradients():
     [error] = gradient_difference(replace(SMALL, precision="bf16")).values()
     assert 1e-4 < error < 0.1

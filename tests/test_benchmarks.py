@@ -44,7 +44,7 @@ def square(scene: common.Scene, options: common.Options) -> dict:
 
 def run_benchmark(name: str, cache: Path, folder: Path, scenes: int = 1) -> dict:
     """Call a benchmark with a page to put its tables into, and check what all of them promise."""
-    page = folder / ("performance.md" if name in ("speed", "fewer_steps") else "quality.md")
+    page = folder / ("performance.md" if name in ("speed", "fewer_steps", "precision") else "quality.md")
     page.write_text(f"before\n<!-- begin: {name} -->\n(stale)\n<!-- end: {name} -->\nafter\n")
     out = folder / f"{name}.json"
     arguments = ["--scenes", str(scenes), "--steps", "2", "--workers", "1", "--out", str(out)]
@@ -242,6 +242,13 @@ def test_fewer_steps(tmp_path: Path, cache: Path, single_thread) -> None:
     [chunk] = run_benchmark("fewer_steps", cache, tmp_path, scenes=2)["scenes"]
     assert {"Adam, published", "default", "coarse to fine", "L-BFGS", "Adam, then L-BFGS"} < set(chunk["psnr"])
     assert all(len(psnr) == 2 for by_steps in chunk["psnr"].values() for psnr in by_steps.values())
+
+
+@pytest.mark.slow
+def test_precision(tmp_path: Path, cache: Path, single_thread) -> None:
+    [record] = run_benchmark("precision", cache, tmp_path)["scenes"]
+    strict, fast = record["fp32, step by step"], record["half precision, replayed"]
+    assert strict["psnr"] == pytest.approx(fast["psnr"], abs=0.5) and strict != fast
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -63,7 +64,8 @@ class Workload:
     @property
     def words(self) -> str:
         """The workload in words."""
-        size = f"{self.resolution} x {self.resolution}, batch {self.batch}, {' '.join(self.spaces)}"
+        size = f"{self.resolution} x {self.resolution}" if self.generator == "random" else Path(self.generator).name
+        size = f"{size}, batch {self.batch}, {' '.join(self.spaces)}"
         return f"{self.formulation}, {size}{'' if self.precision == 'auto' else f', {self.precision}'}"
 
     @property
@@ -154,12 +156,18 @@ def _problem(
 
 def build_generator(workload: Workload) -> AbstractGenerator:
     """The frozen generator of a workload."""
+    generator: AbstractGenerator
     if workload.generator != "random":
-        return load_generator(workload.generator, workload.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        generator = StyleGAN2(workload.config).requires_grad_(False).eval().to(workload.device)
-    return plain(generator) if workload.formulation == "plain" else generator
+        generator = load_generator(workload.generator, workload.device)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            generator = StyleGAN2(workload.config).requires_grad_(False).eval().to(workload.device)
+    if workload.formulation != "plain":
+        return generator
+    if not isinstance(generator, StyleGAN2):
+        raise InputError(f"The plain formulation is one of StyleGAN2, not of {type(generator).__name__}.")
+    return plain(generator)
 
 
 def build_metric(workload: Workload) -> LPIPS:

@@ -53,6 +53,7 @@ def _add_speed(benches: Any) -> None:
         "and beside what\nthe machine can do. Writes speed.json and speed.png.",
     )
     add = parser.add_argument
+    add("--generator", default="random", help="random for random weights, demo, or a .safetensors file (random)")
     add("--resolution", type=positive, nargs="+", default=[256], metavar="N", help="the first is compared (256)")
     add("--batch", type=positive, nargs="+", default=[1], metavar="B", help="the first is compared (1)")
     add("--steps", type=positive, default=5, help="timed in each process (5)")
@@ -150,7 +151,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def _speed(arguments: argparse.Namespace) -> int:
     folder = ensure_folder(arguments.out)
     report = measure_speed(
-        _workload(arguments, arguments.resolution[0], arguments.batch[0]),
+        _workload(arguments, arguments.resolution[0], arguments.batch[0], generator=arguments.generator),
         steps=arguments.steps,
         threads=arguments.threads,
         compare=[name for name in arguments.compare if name != "none"],
