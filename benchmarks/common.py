@@ -252,6 +252,7 @@ def _records(task: Callable[[Scene, Options], Record], todo: Sequence[int], opti
 
 def _begin_worker() -> None:
     torch.set_num_threads(1)
+    saminv.keep_memory()
     # Ctrl-C reaches all processes; the first one ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

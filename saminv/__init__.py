@@ -8,6 +8,7 @@ GPU alone.
 from . import demo
 from ._api import edit, invert, load_generator, sweep
 from ._errors import (
+    BenchError,
     CheckpointError,
     ImageError,
     InputError,
@@ -20,6 +21,7 @@ from ._errors import (
     WeightsError,
     WorkerError,
 )
+from ._memory import keep_memory
 from ._version import __version__
 from .optim import Adam, BestSoFar, Objective, PlateauStop, Problem, solve
 from .regions import Regions
@@ -28,6 +30,7 @@ from .solution import Solution
 
 __all__ = [
     "Adam",
+    "BenchError",
     "BestSoFar",
     "CheckpointError",
     "GivenInvertibility",
@@ -52,6 +55,7 @@ __all__ = [
     "demo",
     "edit",
     "invert",
+    "keep_memory",
     "load_generator",
     "solve",
     "sweep",

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .._errors import BenchError
+from .._memory import keep_memory
 from ..optim import Objective
 from .ceilings import peak_memory, seconds_of
 from .descent import WARM_UP, Recorder
@@ -215,5 +216,7 @@ def main(place: Path) -> None:
     """Do the job in a folder."""
     job = json.loads((place / "job.json").read_text("utf-8"))
     torch.set_num_threads(job["threads"])
+    # As in our own processes.
+    keep_memory()
     found = ACTIONS[job["action"]](Host(job, place), **job["settings"])
     (place / "answer.json").write_text(json.dumps(found), encoding="utf-8")

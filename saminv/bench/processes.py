@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from .._errors import BenchError
+from .._memory import keep_memory
 
 
 def in_turns(names: Sequence[str]) -> list[str]:
@@ -35,6 +36,7 @@ def in_own_process(function: Callable[..., Any], threads: int, *arguments: Any) 
 
 def _with_threads(function: Callable[..., Any], threads: int, *arguments: Any) -> Any:
     torch.set_num_threads(threads)
+    keep_memory()
     return function(*arguments)
 
 

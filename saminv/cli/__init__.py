@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from .._errors import SaminvError
+from .._memory import keep_memory
 from .._version import __version__
 from . import bench, demo, edit, info, invert, invertibility, mix, run, summarise, sweep
 from ._console import (
@@ -34,6 +35,7 @@ COMMANDS = (demo, invert, run, summarise, sweep, invertibility, edit, mix, bench
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with ``argv`` (of the process where None) and return its exit code."""
     arguments = _parser().parse_args(argv)
+    keep_memory()
     try:
         with one_line_warnings(), termination_interrupts():
             return arguments.run(arguments)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from .._errors import SaminvError, WorkerError
+from .._memory import keep_memory
 from .manifest import Record
 from .sources import Item
 from .stream import stream
@@ -107,6 +108,7 @@ def _work(line: Connection, settings: dict[str, Any], batch: int, writer: Any, t
 
     _end_with_parent()
     torch.set_num_threads(threads)
+    keep_memory()
     try:
         for outcome in stream(make_recipe(**settings), _asked(line), batch):
             line.send(("record", record_of(outcome, writer)))
