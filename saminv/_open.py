@@ -10,8 +10,7 @@ import torch
 
 from ._errors import CheckpointError, InputError
 from .demo.generator import load_demo_generator
-from .generators import GENERATORS, AbstractGenerator
-from .generators.stylegan2 import stylegan2_from_arrays
+from .generators import GENERATORS, AbstractGenerator, generator_from_arrays
 from .weights import read_safetensors
 
 
@@ -33,7 +32,7 @@ def load_generator(generator: str | Path | AbstractGenerator = "demo", device: s
         path = Path(name)
         if not path.is_file():
             raise CheckpointError(f"The generator file {path} does not exist.")
-        return stylegan2_from_arrays(*read_safetensors(path.read_bytes(), str(path)), str(path)).to(pick_device(device))
+        return generator_from_arrays(*read_safetensors(path.read_bytes(), str(path)), str(path)).to(pick_device(device))
     return _named_generator(name, str(pick_device(device)))
 
 

@@ -15,7 +15,7 @@ from toys import toy_stylegan2
 import saminv
 from saminv import CheckpointError, GivenInvertibility, GivenRegions, InputError, Regions, Solution, Status
 from saminv._recipe import DEFAULT_TAU, FAR_TAU, make_recipe
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 from saminv.images import from_uint8
 from saminv.metrics.pixel import MSE
 from saminv.optim import LBFGS, Adam
@@ -294,7 +294,7 @@ def test_a_square_picture_in_a_generator_that_is_not(wide, quick):
 
 
 def test_generators_by_file_and_as_they_are(generator, pictures, quick, tmp_path):
-    path = save_stylegan2(generator, tmp_path / "toy.safetensors")
+    path = save_generator(generator, tmp_path / "toy.safetensors")
     assert saminv.load_generator(generator) is generator
     assert saminv.load_generator(path).fingerprint == generator.fingerprint
     expected = quick(pictures[:1])

@@ -191,7 +191,7 @@ def test_generator_files_that_are_none(quick, pictures, tmp_path):
     with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
         saminv.load_generator(tmp_path / "text.safetensors")
     solution = quick(pictures[:1])
-    with pytest.raises(CheckpointError, match="holds no StyleGAN2 of saminv"):
+    with pytest.raises(CheckpointError, match="holds no generator of saminv"):
         saminv.load_generator(solution.save(tmp_path / "s.safetensors"))
 
 

@@ -22,7 +22,7 @@ import saminv
 from saminv import cli, images
 from saminv.cli.options import inversion_settings
 from saminv.demo import report
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 from saminv.optim import Problem
 
 SENTENCE = saminv.Status.COMPLETED.sentence
@@ -30,7 +30,7 @@ SENTENCE = saminv.Status.COMPLETED.sentence
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_stylegan2(toy_stylegan2(), tmp_path_factory.mktemp("generator") / "toy.safetensors")
+    return save_generator(toy_stylegan2(), tmp_path_factory.mktemp("generator") / "toy.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from PIL import Image
 from toys import toy_stylegan2
 
 from saminv.cli import main
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 from saminv.train import ErrorMaps
 
 QUICK = ["--metric", "mse", "--encoder", "mean", "--device", "cpu"]
@@ -22,7 +22,7 @@ SPACES = ["--spaces", "W+", "F4", "F6"]
 def place(tmp_path_factory):
     """A folder with a generator and pictures, and the errors of these."""
     folder = tmp_path_factory.mktemp("invertibility")
-    save_stylegan2(toy_stylegan2(), folder / "toy.safetensors")
+    save_generator(toy_stylegan2(), folder / "toy.safetensors")
     for number in range(10):
         path = folder / f"photos/{number % 2}/p{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

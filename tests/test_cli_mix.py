@@ -10,13 +10,13 @@ from PIL import Image
 from toys import toy_stylegan2
 
 from saminv import Solution, cli, images
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options that make an inversion take no time."""
-    path = save_stylegan2(toy_stylegan2(), tmp_path_factory.mktemp("generator") / "toy.safetensors")
+    path = save_generator(toy_stylegan2(), tmp_path_factory.mktemp("generator") / "toy.safetensors")
     words = "--metric mse --encoder mean --device cpu --steps 3"
     return ["--generator", str(path), *words.split()]
 

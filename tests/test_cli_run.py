@@ -14,7 +14,7 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import cli, images
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 from saminv.optim import Problem
 from saminv.runs import Manifest, read_manifest
 
@@ -23,7 +23,7 @@ NAMES = ("one", "two", "three")
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_stylegan2(toy_stylegan2(), tmp_path_factory.mktemp("generator") / "toy.safetensors")
+    return save_generator(toy_stylegan2(), tmp_path_factory.mktemp("generator") / "toy.safetensors")
 
 
 @pytest.fixture(scope="module")

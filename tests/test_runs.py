@@ -23,7 +23,7 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import InputError, OutputError, RunError
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 from saminv.runs import Manifest, SolutionWriter, collect, manifest, read_manifest, run, stream
 from saminv.runs import folder as folder_module
 from saminv.runs.sources import natural
@@ -403,7 +403,7 @@ def test_impossible_numbers_are_refused(tmp_path, photos, quick, wrong):
 def test_two_workers_do_what_one_does(tmp_path, photos):
     (photos / "p2.png").write_text("no picture")
     toy = tmp_path / "toy.safetensors"
-    save_stylegan2(toy_stylegan2(), toy)
+    save_generator(toy_stylegan2(), toy)
     settings = {**QUICK, "generator": str(toy), "batch": 2}
     one, two = (run([photos], tmp_path / str(n), ["W+"], workers=n, **settings) for n in (1, 2))
     assert (one.done, one.failed) == (two.done, two.failed)

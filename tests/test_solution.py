@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from toys import perturbed, toy_problem, toy_stylegan2
 
 from saminv import CheckpointError, InputError, OutputError, Solution, SolutionError, Status
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 from saminv.optim import Adam, BestSoFar, solve
 from saminv.solution import FORMAT
 
@@ -150,7 +150,7 @@ def test_files_that_are_no_solution(generator, tmp_path, saved):
     (tmp_path / "text.safetensors").write_text("This is no solution.\n" * 100)
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
     (tmp_path / "folder.safetensors").mkdir()
-    save_stylegan2(generator, tmp_path / "generator.safetensors")
+    save_generator(generator, tmp_path / "generator.safetensors")
     save_file({"image": torch.zeros(1, 3, 4, 4)}, tmp_path / "bare.safetensors")
     save_file({"image": torch.zeros(1, 3, 4, 4)}, tmp_path / "claims.safetensors", {"format": FORMAT})
     for path, words in {
@@ -275,7 +275,7 @@ def test_a_file_whose_generator_has_no_name_asks_for_it(saved):
 
 
 def test_a_generator_may_be_given_by_its_file_or_name(solution, saved, generator, tmp_path):
-    path = save_stylegan2(generator, tmp_path / "toy.safetensors")
+    path = save_generator(generator, tmp_path / "toy.safetensors")
     assert_same(Solution.load(saved, path), solution)
     assert_same(Solution.load(str(saved), str(path)), solution)
     with pytest.raises(InputError, match="Unknown generator 'nobody'"):

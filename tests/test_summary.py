@@ -18,7 +18,7 @@ from toys import toy_stylegan2
 
 from saminv import InputError, cli, images
 from saminv._version import __version__
-from saminv.generators.stylegan2 import save_stylegan2
+from saminv.generators import save_generator
 from saminv.runs.gallery import choose
 from saminv.runs.manifest import FILE, FORMAT
 from saminv.runs.summary import describe_run, summarise_run
@@ -96,7 +96,7 @@ def write_run(folder: Path, *records: dict) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over four pictures, one of them unreadable."""
     place = tmp_path_factory.mktemp("finished")
-    generator = save_stylegan2(toy_stylegan2(), place / "toy.safetensors")
+    generator = save_generator(toy_stylegan2(), place / "toy.safetensors")
     (place / "photos").mkdir()
     for seed, name in enumerate(("one", "two", STRANGE)):
         pixels = np.random.default_rng(seed).integers(0, 256, (40, 32, 3)).astype(np.uint8)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from .._errors import BenchError, CheckpointError
-from ..generators.stylegan2 import save_stylegan2
+from ..generators import save_generator
 from .ceilings import device_name, middle
 from .descent import Track, descend, evaluate, reached
 from .families import AbstractFamily, find_family
@@ -200,7 +200,7 @@ def _take_over(workload: Workload, family: AbstractFamily, place: Path) -> str:
         "cotangent": (CHECKED, 3, *generator.image_size),
     }
     save_file({name: torch.randn(shape, generator=source) for name, shape in shapes.items()}, place / QUESTION)
-    return str(save_stylegan2(generator, place / "ours.safetensors"))
+    return str(save_generator(generator, place / "ours.safetensors"))
 
 
 def _gates(workload: Workload, place: Path) -> list[Gate]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..generators import StyleGAN2, StyleGAN2Config
-from ..generators.stylegan2 import save_stylegan2, stylegan2_from_arrays
+from ..generators import StyleGAN2, StyleGAN2Config, generator_from_arrays, save_generator
 from ..weights import load_bundled, write_card
 
 CONFIG = StyleGAN2Config(
@@ -31,14 +30,16 @@ def load_demo_generator() -> StyleGAN2:
         CheckpointError: If its file is missing or damaged.
     """
     arrays, metadata = load_bundled(BUNDLED)
-    return stylegan2_from_arrays(arrays, metadata, BUNDLED)
+    generator = generator_from_arrays(arrays, metadata, BUNDLED)
+    assert isinstance(generator, StyleGAN2)
+    return generator
 
 
 @torch.no_grad()
 def export(generator: StyleGAN2, trained_by: str, figures: Mapping[str, float] | None = None) -> Path:
     """Set the mean w, write the bundled file and its card."""
     generator.w_avg = generator.mapping(generator.sample_z(20000, seed=0))[:, 0].mean(dim=0)
-    path = save_stylegan2(generator, WEIGHTS / f"{BUNDLED}.safetensors")
+    path = save_generator(generator, WEIGHTS / f"{BUNDLED}.safetensors")
     write_card(
         BUNDLED,
         kind="StyleGAN2, 128x128, car scenes",

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from .._types import Features
 from ..sites import Site, Tap
 
 GENERATORS: Registry[Callable[..., AbstractGenerator]] = Registry("generator")
+"""Generators by name, as functions that open them."""
+FAMILIES: Registry[type[AbstractGenerator]] = Registry("family of generators")
+"""Classes by the name of their family, which their files carry."""
 
 GAUSSIANISE_SLOPE = 5.0
 """LeakyReLU slope that undoes the last LeakyReLU(0.2) of the mapping (Wulff and Torralba, 2020, arXiv 2009.06529)."""
@@ -88,6 +92,9 @@ class AbstractGenerator(nn.Module, ABC):
         label_dim: Number of classes, 0 without.
         default_spaces: Spaces that a plain ``invert`` uses.
         name: Under which it is registered; empty for one that came from a file or was built.
+        family: Under which its class is registered.
+        configuration: A frozen dataclass that fixes the shape of a generator; its one argument.
+        config: Its configuration.
         feature_dtypes: Types other than that of its weights that its features can have; ``synthesis`` has an argument
             ``dtype`` then.
     """
@@ -101,6 +108,9 @@ class AbstractGenerator(nn.Module, ABC):
     default_spaces: tuple[str, ...] = ("W+",)
     name: str = ""
     feature_dtypes: frozenset[torch.dtype] = frozenset()
+    family: ClassVar[str] = ""
+    configuration: ClassVar[type[Any]]
+    config: Any
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,6 +163,30 @@ class AbstractGenerator(nn.Module, ABC):
         if name not in self.sites:
             raise InputError(f"This generator has no site {name!r}. It has: {', '.join(self.sites)}.")
         return self.sites[name]
+
+    def label_tensor(self, label: Tensor | int | None, batch: int) -> Tensor | None:
+        """A label (class number, vector or batch of vectors) as `[B, label_dim]`.
+
+        Raises:
+            InputError: If the generator has no labels but one was given, none was given although it needs one, or it
+                does not fit.
+        """
+        if not self.label_dim:
+            if label is not None and torch.as_tensor(label).numel() > 0:
+                raise InputError("This generator takes no label; leave label=None.")
+            return None
+        if label is None:
+            raise InputError(f"This generator needs a label: a class number below {self.label_dim} or a vector.")
+        given = torch.as_tensor(label, device=self.device)
+        if given.dim() == 0:
+            if not 0 <= int(given) < self.label_dim:
+                raise InputError(f"label {int(given)} is not among the {self.label_dim} classes (counted from 0).")
+            given = F.one_hot(given.long(), self.label_dim)
+        given = given.to(self.dtype).reshape(-1, given.shape[-1])
+        if given.shape[1] != self.label_dim or given.shape[0] not in (1, batch):
+            expected = f"[{self.label_dim}] or [{batch}, {self.label_dim}]"
+            raise InputError(f"label has shape {list(torch.as_tensor(label).shape)}; allowed is {expected}.")
+        return given.expand(batch, -1)
 
     def freeze(self) -> AbstractGenerator:
         """Switch to evaluation and ask no weight for a gradient. Returns itself."""

@@ -10,20 +10,15 @@ Reference:
 from __future__ import annotations
 
 import functools
-import itertools
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from .._errors import CheckpointError, InputError
-from .._files import atomic_write
+from .._errors import InputError
 from .._types import Features
 from ..ops.fir import upsample_rgb
 from ..ops.instance_padding import ring_length
@@ -31,11 +26,12 @@ from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
 from ..sites import Add, Frame, Site, Tap, Taps
-from ._base import IMAGE, AbstractGenerator
+from ._base import FAMILIES, IMAGE
+from ._collect import Collector
+from ._style_based import SLOPE, AbstractStyleGAN, EqualLinear, MappingNetwork
 
 ARCHITECTURES = ("skip", "orig", "resnet")
 NOISE_MODES = ("const", "random", "none")
-SLOPE = 0.2
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -105,46 +101,6 @@ class StyleGAN2Config:
         if self.channel_table is not None:
             return self.channel_table[int(math.log2(resolution)) - 2]
         return min(self.channel_base // resolution, self.channel_max)
-
-
-def normalise(x: Tensor) -> Tensor:
-    """Divide each row of `[B, D]` by its root mean square."""
-    return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
-
-
-class EqualLinear(nn.Module):
-    """Linear layer whose weight is scaled at run time by ``multiplier / sqrt(inputs)``."""
-
-    def __init__(self, inputs: int, outputs: int, bias: float = 0.0, multiplier: float = 1.0) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(outputs, inputs) / multiplier)
-        self.bias = nn.Parameter(torch.full((outputs,), bias / multiplier))
-        self.gain, self.multiplier = multiplier / math.sqrt(inputs), multiplier
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.gain, self.bias * self.multiplier)
-
-
-class MappingNetwork(nn.Module):
-    """Noise and label to w."""
-
-    def __init__(self, config: StyleGAN2Config) -> None:
-        super().__init__()
-        embed = (config.embed_dim or config.w_dim) if config.label_dim else 0
-        hidden = [config.mapping_width or config.w_dim] * (config.mapping_layers - 1)
-        widths = [config.z_dim + embed, *hidden, config.w_dim]
-        self.embed = EqualLinear(config.label_dim, embed) if embed else None
-        self.layers = nn.ModuleList(
-            EqualLinear(a, b, multiplier=config.learning_rate_multiplier) for a, b in itertools.pairwise(widths)
-        )
-
-    def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
-        x = normalise(z)
-        if self.embed is not None:
-            x = torch.cat([x, normalise(self.embed(label))], dim=1)
-        for layer in self.layers:
-            x = F.leaky_relu(layer(x), SLOPE) * math.sqrt(2)
-        return x
 
 
 class _Kept:
@@ -258,38 +214,16 @@ class SkipConv(nn.Module):
         return upsample_rgb(F.conv2d(x, (self.weight * self.gain).to(x.dtype)))
 
 
-class _Collector:
-    """Gathers the tensors that ``until`` asks for and says when all are there."""
-
-    def __init__(self, until: str | Sequence[str] | None, sites: dict[str, Site], dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        names = [until] if isinstance(until, str) else list(until or ())
-        for name in names:
-            if name not in sites and name != IMAGE:
-                raise InputError(f"until={name!r} is no site of this generator. It has: {', '.join(sites)}.")
-        self.names, self.found = names, Features()
-
-    def check(self, noise: str) -> None:
-        """Raise if something that was asked for did not come by."""
-        missing = ", ".join(name for name in self.names if name not in self.found)
-        if missing:
-            raise InputError(f"until={missing} is not computed with noise={noise!r} and these taps.")
-
-    def see(self, name: str, x: Tensor | None) -> bool:
-        """Keep ``x`` if it was asked for; True when nothing is missing any more."""
-        if x is not None and name in self.names:
-            self.found[name] = x.to(self.dtype)
-            return len(self.found) == len(self.names)
-        return False
-
-
-class StyleGAN2(AbstractGenerator):
+@FAMILIES.register("stylegan2")
+class StyleGAN2(AbstractStyleGAN):
     """StyleGAN2 generator with skip, orig or resnet architecture.
 
     Raises:
         InputError: From the configuration, or for labels, noise modes and sites that it does not have.
     """
 
+    family = "stylegan2"
+    configuration = StyleGAN2Config
     feature_dtypes = frozenset(HALF)
 
     def __init__(self, config: StyleGAN2Config) -> None:
@@ -298,8 +232,15 @@ class StyleGAN2(AbstractGenerator):
         self.image_size, self.z_dim, self.label_dim = config.image_size, config.z_dim, config.label_dim
         self.num_styles, self.style_dim = config.num_layers + 1, config.w_dim
         self.const = nn.Parameter(torch.randn(config.channels(4), 4, 4))
-        self.mapping_network = MappingNetwork(config)
-        self.w_avg: Tensor
+        self.mapping_network = MappingNetwork(
+            config.z_dim,
+            config.w_dim,
+            config.label_dim,
+            depth=config.mapping_layers,
+            width=config.mapping_width,
+            embed_dim=config.embed_dim,
+            multiplier=config.learning_rate_multiplier,
+        )
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))
         self.torgb = nn.ModuleDict({str(i): self._torgb(i) for i in self._rgb_layers()})
@@ -367,67 +308,6 @@ class StyleGAN2(AbstractGenerator):
         side = self.config.layer_resolution(layer)
         return (outputs, ring_length(side + 1, side + 1)) if layer % 2 else (inputs, ring_length(side, side))
 
-    def label_tensor(self, label: Tensor | int | None, batch: int) -> Tensor | None:
-        """A label (class number, vector or batch of vectors) as `[B, label_dim]`.
-
-        Raises:
-            InputError: If the generator has no labels but one was given, none was given although it needs one, or it
-                does not fit.
-        """
-        if not self.label_dim:
-            if label is not None and torch.as_tensor(label).numel() > 0:
-                raise InputError("This generator takes no label; leave label=None.")
-            return None
-        if label is None:
-            raise InputError(f"This generator needs a label: a class number below {self.label_dim} or a vector.")
-        given = torch.as_tensor(label, device=self.device)
-        if given.dim() == 0:
-            if not 0 <= int(given) < self.label_dim:
-                raise InputError(f"label {int(given)} is not among the {self.label_dim} classes (counted from 0).")
-            given = F.one_hot(given.long(), self.label_dim)
-        given = given.to(self.dtype).reshape(-1, given.shape[-1])
-        if given.shape[1] != self.label_dim or given.shape[0] not in (1, batch):
-            expected = f"[{self.label_dim}] or [{batch}, {self.label_dim}]"
-            raise InputError(f"label has shape {list(torch.as_tensor(label).shape)}; allowed is {expected}.")
-        return given.expand(batch, -1)
-
-    def mapping(
-        self,
-        z: Tensor,
-        label: Tensor | int | None = None,
-        truncation: float = 1.0,
-        truncation_cutoff: int | None = None,
-    ) -> Tensor:
-        """Map noise `[B, z_dim]` to styles `[B, L, D]`.
-
-        Args:
-            z: Noise; its length does not matter, it is normalised.
-            label: Class number, vector or batch of vectors.
-            truncation: Interpolation from the mean w (0) to w itself (1).
-            truncation_cutoff: Truncate only the first slots; all where None.
-        """
-        if z.dim() != 2 or z.shape[1] != self.z_dim:
-            raise InputError(f"z must have shape [B, {self.z_dim}], got {list(z.shape)}.")
-        w = self.mapping_network(z, self.label_tensor(label, z.shape[0]))
-        styles = w[:, None].repeat(1, self.num_styles, 1)
-        return self._truncate(styles, truncation, truncation_cutoff)
-
-    def _truncate(self, styles: Tensor, truncation: float, cutoff: int | None = None) -> Tensor:
-        if truncation == 1:
-            return styles
-        low = self.w_avg.lerp(styles, truncation)
-        return low if cutoff is None else torch.cat([low[:, :cutoff], styles[:, cutoff:]], dim=1)
-
-    def _styles(self, styles: Tensor, taps: Taps, truncation: float) -> Tensor:
-        if styles.dim() == 2:
-            styles = styles[:, None].expand(-1, self.num_styles, -1)
-        styles = self._truncate(taps.apply("styles", styles), truncation)
-        if styles.dim() != 3 or tuple(styles.shape[1:]) != (self.num_styles, self.style_dim):
-            raise InputError(
-                f"styles must have shape [B, {self.num_styles}, {self.style_dim}], got {list(styles.shape)}."
-            )
-        return styles
-
     def _noise(self, layer: int, batch: int, mode: str, taps: Taps) -> Tensor | None:
         name = f"noise{layer}"
         if mode == "none" and name not in taps:
@@ -459,7 +339,7 @@ class StyleGAN2(AbstractGenerator):
         if noise not in NOISE_MODES:
             raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
         acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
-        collect = _Collector(until, dict(self.sites), styles.dtype)
+        collect = Collector(until, self.sites, styles.dtype)
         styles = self._styles(styles, acts, truncation)
         kind = styles.dtype if dtype is None else dtype
         canvas = None if collect.see("styles", styles) else self._layers(styles, acts, noise, collect, kind)
@@ -471,7 +351,7 @@ class StyleGAN2(AbstractGenerator):
         collect.check(noise)
         return collect.found
 
-    def _layers(self, styles: Tensor, taps: Taps, noise: str, collect: _Collector, dtype: torch.dtype) -> Tensor | None:
+    def _layers(self, styles: Tensor, taps: Taps, noise: str, collect: Collector, dtype: torch.dtype) -> Tensor | None:
         """Run the layers until the collector has what it wants; returns the RGB image of the whole canvas."""
         batch = styles.shape[0]
         x = self.const.to(dtype)[None].expand(batch, -1, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -498,7 +378,7 @@ class StyleGAN2(AbstractGenerator):
         return image
 
     def _add_rgb(
-        self, layer: int, x: Tensor, image: Tensor | None, styles: Tensor, taps: Taps, collect: _Collector
+        self, layer: int, x: Tensor, image: Tensor | None, styles: Tensor, taps: Taps, collect: Collector
     ) -> Tensor:
         """Skip image after the toRGB of a layer."""
         arriving = None
@@ -543,42 +423,3 @@ class StyleGAN2(AbstractGenerator):
         (height, width), side = self.image_size, self.config.resolution
         top, left = (side - height) // 2, (side - width) // 2
         return image[:, :, top : top + height, left : left + width]
-
-    def forward(self, z: Tensor, label: Tensor | int | None = None, truncation: float = 1.0) -> Tensor:
-        """Noise `[B, z_dim]` to image `[B, 3, H, W]`."""
-        image = self.synthesis(self.mapping(z, label, truncation))
-        assert isinstance(image, Tensor)
-        return image
-
-
-def save_stylegan2(generator: StyleGAN2, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a generator in the library's own form: one safetensors file, its configuration in the metadata.
-
-    Raises:
-        OutputError: If the place cannot be written.
-    """
-    arrays = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in generator.state_dict().items()}
-    header = {"family": "stylegan2", "config": json.dumps(asdict(generator.config)), **(metadata or {})}
-    with atomic_write(path) as temporary:
-        Path(temporary).write_bytes(serialise(arrays, header))
-    return Path(path)
-
-
-def stylegan2_from_arrays(arrays: Mapping[str, Tensor], metadata: Mapping[str, str], what: str) -> StyleGAN2:
-    """Build a frozen generator from what :func:`save_stylegan2` wrote; ``what`` names it in errors.
-
-    Raises:
-        CheckpointError: If the metadata are of another thing, or the arrays do not fit them.
-    """
-    if metadata.get("family") != "stylegan2":
-        raise CheckpointError(f"{what} holds no StyleGAN2 of saminv (family {metadata.get('family')!r}).")
-    try:
-        fields = json.loads(metadata["config"])
-        for name in ("crop", "channel_table"):
-            fields[name] = tuple(fields[name]) if fields.get(name) else None
-        generator = StyleGAN2(StyleGAN2Config(**fields))
-        generator.load_state_dict({name: tensor.float() for name, tensor in arrays.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{what} is damaged: {error}") from error
-    generator.freeze()
-    return generator
