@@ -85,8 +85,9 @@ def invert(
             the place of ``metric`` in the loss, and leaves it what tau refers to.
         solver: "adam" (as "auto" is), "coarse-to-fine", "lbfgs", "adam-lbfgs", or a solver. What keeps the best iterate
             and measures invertibility is put around it.
-        rate, rates: Adam's learning rate, and that of single spaces by name or family letter. None is 0.1, and up to
-            0.3 for the style space in runs of fewer than 300 steps. "F" has 1.0 unless said, or ``rate`` too where the
+        rate, rates: Adam's learning rate, and that of single spaces by name or family letter. None is 0.1 (0.2
+            for a style space without another beside it), and up to 0.3 for the style space in runs of fewer than 300
+            steps. "F" has 1.0 unless said, or ``rate`` too where the
             formulation is "published", whose deltas are not whitened.
         noise: Noise mode of the generator; "const" keeps the objective deterministic.
         precision: Of the features: "fp32", "tf32" (convolutions of a GPU round their factors), "fp16" or "bf16", whose

@@ -72,8 +72,10 @@ FURTHER_WEIGHT = 0.1
 """Weight of a further loss, as of identity and parsing in the Feature-Style paper (Eq. 8)."""
 DEFAULT_STEPS = 300
 DEFAULT_RATE = 0.1
-SHORT_GAIN = 3.0
-"""Largest factor on the style space's rate in runs of fewer steps than usual."""
+LONE_RATE = 0.2
+"""The default of a style space that has no other space beside it."""
+HIGHEST_RATE = 0.3
+"""To which the rate of the style space rises in runs of fewer steps than usual."""
 SOLVERS = ("auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs")
 START_TRUNCATION = 0.3
 """How far towards the nearest sample a run starts, from the mean w: from farther on, some cannot turn back."""
@@ -422,7 +424,7 @@ def _descent(
 ) -> AbstractSolver:
     """The solver that a name stands for, with the rates that were given or else suit the spaces and the steps."""
     usual = {"F": DEFAULT_FEATURE_RATE} if options.whiten_features else {}
-    usual |= _short_rates(spaces, options, steps, rate, rates or {})
+    usual |= _style_rate(spaces, options, steps, rate, rates or {})
     adam = Adam(DEFAULT_RATE if rate is None else rate, {**usual, **_checked_rates(rates or {}, spaces)})
     if isinstance(solver, AbstractSolver) or solver == "lbfgs":
         if rate is not None or rates:
@@ -439,16 +441,18 @@ def _descent(
     return found[solver]
 
 
-def _short_rates(
+def _style_rate(
     spaces: Sequence[AbstractSpace], options: SpaceOptions, steps: int, rate: float | None, given: Any
 ) -> dict[str, float]:
-    """The style space's rate in a run of few steps, which has to go as far in them; nothing where a rate was given."""
+    """The style space's rate: higher alone, and in a run of few steps, which has to go as far in them."""
     base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-    if rate is not None or options.formulation != "paper" or not 0 < steps < DEFAULT_STEPS:
+    if rate is not None or options.formulation != "paper":
         return {}
     if isinstance(given, Mapping) and (base.name in given or base.family in given):
         return {}
-    return {base.name: DEFAULT_RATE * min(SHORT_GAIN, (DEFAULT_STEPS / steps) ** 1.5)}
+    usual = LONE_RATE if len(spaces) == 1 else DEFAULT_RATE
+    short = (DEFAULT_STEPS / steps) ** 1.5 if 0 < steps < DEFAULT_STEPS else 1.0
+    return {base.name: min(HIGHEST_RATE, usual * short)}
 
 
 def _candidates(spaces: Sequence[AbstractSpace], named: Sequence[str]) -> tuple[str, ...]:

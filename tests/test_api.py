@@ -452,21 +452,27 @@ def test_a_picture_far_from_the_domain_is_warned_of_with_its_figure(demo, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "rates"),
+    ("spaces", "settings", "rates"),
     [
-        ({"steps": 300}, {}),
-        ({"steps": 1000}, {}),
-        ({"steps": 0}, {}),
-        ({"steps": 200}, {"W+": 0.1 * 1.5**1.5}),
-        ({"steps": 50}, {"W+": 0.3}),
-        ({"steps": 50, "rate": 0.1}, {}),
-        ({"steps": 50, "rates": {"W": 0.2}}, {"W": 0.2}),
-        ({"steps": 50, "rates": {"F": 0.2}}, {"W+": 0.3, "F": 0.2}),
-        ({"steps": 50, "formulation": "published"}, {"F": 0.1}),
+        (["W+", "F4"], {"steps": 300}, {}),
+        (["W+", "F4"], {"steps": 1000}, {}),
+        (["W+", "F4"], {"steps": 0}, {}),
+        (["W+", "F4"], {"steps": 200}, {"W+": 0.1 * 1.5**1.5}),
+        (["W+", "F4"], {"steps": 50}, {"W+": 0.3}),
+        (["W+", "F4"], {"steps": 50, "rate": 0.1}, {}),
+        (["W+", "F4"], {"steps": 50, "rates": {"W": 0.2}}, {"W": 0.2}),
+        (["W+", "F4"], {"steps": 50, "rates": {"F": 0.2}}, {"W+": 0.3, "F": 0.2}),
+        (["W+", "F4"], {"steps": 50, "formulation": "published"}, {"F": 0.1}),
+        (["W+"], {"steps": 300}, {"W+": 0.2}),
+        (["W+"], {"steps": 1000}, {"W+": 0.2}),
+        (["W+"], {"steps": 200}, {"W+": 0.3}),
+        (["W+"], {"steps": 300, "rate": 0.1}, {}),
+        (["W+"], {"steps": 300, "rates": {"W+": 0.1}}, {}),
+        (["W+", "P"], {"steps": 300}, {}),
     ],
 )
-def test_styles_go_faster_in_short_runs(settings, rates):
-    recipe = make_recipe(["W+", "F4"], generator=toy_stylegan2(), metric="mse", segmenter="none", **settings)
+def test_styles_go_faster_alone_and_in_short_runs(spaces, settings, rates):
+    recipe = make_recipe(spaces, generator=toy_stylegan2(), metric="mse", segmenter="none", **settings)
     assert isinstance(recipe.descent, Adam) and recipe.descent.rate == 0.1
     found = {name: recipe.descent.rates.get(name, 0.1) for name in ("W", "W+", "F")}
     assert found == pytest.approx({"W": 0.1, "W+": 0.1, "F": 1.0, **rates})

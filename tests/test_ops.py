@@ -29,7 +29,7 @@ from saminv.ops.fir import blur, upsample_rgb
 from saminv.ops.gaussian_prior import gaussian_prior
 from saminv.ops.instance_padding import ring_length
 from saminv.ops.layer_epilogue import layer_epilogue
-from saminv.ops.modulated_conv import modulated_conv2d
+from saminv.ops.modulated_conv import lean, modulated_conv2d
 from saminv.ops.modulated_conv_sg3 import modulated_conv_sg3
 from saminv.ops.upfirdn2d import downsample2d, filter2d, setup_filter, upfirdn2d, upsample2d
 
@@ -325,9 +325,12 @@ class TestMeaning:
 class TestLean:
     """The lean forms are the references with another backward."""
 
-    @pytest.fixture(autouse=True, params=[1, 1 << 19])
-    def band(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_layout, "BAND", request.param)
+    @pytest.fixture(autouse=True, params=[(1, 1), (1 << 19, lean.WIDE)], ids=["large", "small"])
+    def sizes(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is done with features that are large and wide, and with those that are not."""
+        band, wide = request.param
+        monkeypatch.setattr(_layout, "BAND", band)
+        monkeypatch.setattr(lean, "WIDE", wide)
 
     @pytest.mark.parametrize("padding", [None, 0, 1])
     @pytest.mark.parametrize("slope", [0.0, 0.2])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .._errors import InputError
-from .._recipe import DEFAULT_RATE
+from .._recipe import LONE_RATE
 from ..optim import LBFGS, AbstractSolver, Adam, Relay, Schedule
 from .ceilings import device_name
 from .descent import Track, descend, reached
@@ -15,7 +15,7 @@ from .processes import Processes, in_turns
 from .workload import Workload
 
 SOLVERS: dict[str, AbstractSolver] = {
-    "adam": Adam(rate=DEFAULT_RATE),
+    "adam": Adam(rate=LONE_RATE),
     "lbfgs": LBFGS(),
     "relay": Relay(Adam(rate=0.3, schedule=Schedule(ramp_down=0.0)), LBFGS(), share=0.4),
 }

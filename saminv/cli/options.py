@@ -122,7 +122,7 @@ def _add_problem(group: Any, steps: int) -> None:
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")
     add("--solver", default="auto", choices=SOLVERS, help="method of descent (auto is adam)")
-    add("--rate", type=float, help=f"learning rate ({DEFAULT_RATE}; more for the styles in short runs)")
+    add("--rate", type=float, help=f"learning rate ({DEFAULT_RATE}; more for styles alone and in short runs)")
     number = functools.partial(add, type=parse_number, action="append", default=[])
     number("--rate-of", metavar="SPACE=RATE", help="learning rate of one space, or family: P=0.2; may be repeated")
     number("--weight", metavar="PART=WEIGHT", help="of a part of the objective: l2=20; may be repeated")

@@ -35,9 +35,11 @@ def generator_from_arrays(arrays: Mapping[str, Tensor], metadata: Mapping[str, s
     Raises:
         CheckpointError: If the metadata are of another thing, or the arrays do not fit them.
     """
-    family = metadata.get("family", "")
+    family = metadata.get("family", "none")
     if family not in FAMILIES:
-        raise CheckpointError(f"{what} holds no generator of saminv (family {family or 'none'}; known: {', '.join(FAMILIES)}).")
+        raise CheckpointError(
+            f"{what} holds no generator of saminv (family {family or 'none'}; known: {', '.join(FAMILIES)})."
+        )
     try:
         fields = {name: _frozen(value) for name, value in json.loads(metadata["config"]).items()}
         return build_generator(family, fields, arrays, what)

