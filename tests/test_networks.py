@@ -378,7 +378,7 @@ def test_the_lock_file_can_be_read_and_moved(
     fetch_network("pair", given=outside)
     text = (folder / LOCK).read_text()
     assert text.startswith("# What each named network was") and "saminv fetch NAME --accept" in text
-    assert 'path = "toy/toy.safetensors"' in text and f'"toy.safetensors" = "{sha256(content)}"' in text
+    assert '[toy]\npath = "toy/toy.safetensors"' in text and f'"toy.safetensors" = "{sha256(content)}"' in text
     assert sorted(os.listdir(folder)) == [LOCK, "toy"]
     folder.rename(tmp_path / "moved")
     monkeypatch.setenv("SAMINV_WEIGHTS", str(tmp_path / "moved"))
@@ -399,6 +399,15 @@ def test_a_damaged_lock_file_is_an_error(site: Site, folder: Path, text: str) ->
         with pytest.raises(CheckpointError, match=r"networks\.lock cannot be read"):
             ask()
     assert (folder / LOCK).read_bytes() == text.encode(errors="surrogateescape")
+
+
+def test_any_name_and_path_can_be_pinned(folder: Path, tmp_path: Path) -> None:
+    pins = {
+        name: Pin(tmp_path / name, {name: "0" * 64}, "2026-01-31") for name in ("a.b", 'quote"', "ü", "x y", "ok-1")
+    }
+    for name, pin in pins.items():
+        change_pin(name, lambda before, pin=pin: pin)
+    assert read_pins() == pins
 
 
 def pin_many(names: list[str], place: Path) -> None:

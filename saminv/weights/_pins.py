@@ -95,5 +95,6 @@ def _table(name: str, pin: Pin) -> str:
     folder = weights_folder()
     # Inside the folder of weights, so that it can be moved.
     path = pin.path.relative_to(folder) if pin.path.is_relative_to(folder) else pin.path
+    heading = name if re.fullmatch(r"[\w-]+", name, re.ASCII) else _toml(name)
     digests = ", ".join(f"{_toml(file)} = {_toml(digest)}" for file, digest in pin.sha256.items())
-    return f"[{_toml(name)}]\npath = {_toml(path.as_posix())}\nsince = {_toml(pin.since)}\nsha256 = {{ {digests} }}\n"
+    return f"[{heading}]\npath = {_toml(path.as_posix())}\nsince = {_toml(pin.since)}\nsha256 = {{ {digests} }}\n"
