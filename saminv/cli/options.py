@@ -117,7 +117,12 @@ def _add_allocation(group: Any) -> None:
 
 def _add_problem(group: Any, steps: int) -> None:
     add = group.add_argument
-    add("--generator", default="demo", metavar="G", help=f"{' or '.join(GENERATORS)}, or a .safetensors file")
+    add(
+        "--generator",
+        default="demo",
+        metavar="G",
+        help="demo, a network of saminv fetch --list, or a .safetensors file",
+    )
     add("--label", metavar="L", help="class number, or vector such as 0,0,1, of a conditional generator")
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")

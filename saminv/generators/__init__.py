@@ -7,7 +7,7 @@ generator (``_file.py``), and one module per family. How to add one: subclass it
 """
 
 from ._base import FAMILIES, GENERATORS, AbstractGenerator, LatentStatistics
-from ._file import build_generator, generator_from_arrays, save_generator
+from ._file import build_generator, generator_from_arrays, save_generator, with_crop
 from .stylegan2 import StyleGAN2, StyleGAN2Config
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "build_generator",
     "generator_from_arrays",
     "save_generator",
+    "with_crop",
 ]
