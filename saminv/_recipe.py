@@ -39,6 +39,7 @@ from .optim import (
     Problem,
     Relay,
     Schedule,
+    StopAt,
     solve,
 )
 from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
@@ -80,6 +81,8 @@ SOLVERS = ("auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs")
 START_TRUNCATION = 0.3
 """How far towards the nearest sample a run starts, from the mean w: from farther on, some cannot turn back."""
 DEFAULT_FEATURE_RATE = 1.0
+DEFAULT_WEIGHT_RATE = 3e-4
+"""Of the weights of a generator, as in Pivotal Tuning."""
 """Rate of feature deltas, in units of their channels' standard deviations."""
 FAR_FROM_DOMAIN = 2.1
 """Distance to the nearest sample, relative to that between samples, above which a picture counts as far."""
@@ -95,6 +98,8 @@ class Recipe:
         fallback: Measure the invertibility of pictures far from the domain, of which a network knows nothing.
         weights: Of all parts of the objective.
         descent: The solver without its wrappers.
+        frozen: Spaces that stay where they start.
+        stop_at: Size of parts of the loss at which a picture is done.
     """
 
     generator: AbstractGenerator
@@ -111,6 +116,8 @@ class Recipe:
     weights: Mapping[str, float]
     losses: Mapping[str, AbstractMetric]
     descent: AbstractSolver
+    frozen: frozenset[str]
+    stop_at: Mapping[str, float]
     noise: str
     fit_mode: str
     steps: int
@@ -151,6 +158,7 @@ class Recipe:
             Objective(self.metric, self.weights, clamp=formulation == "published", losses=self.losses),
             noise=self.noise,
             warm=warm,
+            frozen=self.frozen,
         )
         _check_parts(self.weights, problem)
         return Job(
@@ -171,6 +179,8 @@ class Recipe:
         All pictures of a recipe have solvers of one form, so that they can share a batch.
         """
         solver: AbstractSolver = BestSoFar(self.descent)
+        for part, value in self.stop_at.items():
+            solver = StopAt(solver, part, value)
         ids = segments.ids.to(self.generator.device)
         if self.fallback:
             return Escalate(PlateauStop(solver, watched=~measured), self.metric, ids, taus, measured=measured)
@@ -310,6 +320,8 @@ def make_recipe(
     solver: str | AbstractSolver = "auto",
     rate: float | None = None,
     rates: Mapping[str, float] | None = None,
+    frozen: Sequence[str] = (),
+    stop_at: Mapping[str, float] | None = None,
     noise: str = "const",
     precision: str = "auto",
     graph: str = "auto",
@@ -350,6 +362,8 @@ def make_recipe(
         weights=_weights(formulation, losses or {}, weights or {}),
         losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
         descent=_descent(solver, rate, rates, options, resolved, steps),
+        frozen=_frozen(frozen, resolved),
+        stop_at=_stop_at(stop_at or {}),
         noise=noise,
         fit_mode=fit_mode,
         steps=steps,
@@ -357,6 +371,19 @@ def make_recipe(
         precision=find_precision(precision, opened),
         graph=check_graph(graph),
     )
+
+
+def _frozen(names: Any, spaces: Sequence[AbstractSpace]) -> frozenset[str]:
+    known = [space.name for space in spaces]
+    if isinstance(names, str) or not isinstance(names, Sequence) or not set(names) < set(known):
+        raise InputError(f"frozen must name some of the spaces {', '.join(known)}, and not all of them; got {names!r}.")
+    return frozenset(names)
+
+
+def _stop_at(parts: Any) -> dict[str, float]:
+    if not isinstance(parts, Mapping):
+        raise InputError(f'stop_at must map parts of the loss to sizes, such as {{"perceptual": 0.06}}; got {parts!r}.')
+    return dict(parts)
 
 
 def _weights(formulation: str, losses: Mapping[str, Any], given: Mapping[str, float]) -> dict[str, float]:
@@ -424,6 +451,7 @@ def _descent(
 ) -> AbstractSolver:
     """The solver that a name stands for, with the rates that were given or else suit the spaces and the steps."""
     usual = {"F": DEFAULT_FEATURE_RATE} if options.whiten_features else {}
+    usual["G"] = DEFAULT_WEIGHT_RATE
     usual |= _style_rate(spaces, options, steps, rate, rates or {})
     adam = Adam(DEFAULT_RATE if rate is None else rate, {**usual, **_checked_rates(rates or {}, spaces)})
     if isinstance(solver, AbstractSolver) or solver == "lbfgs":

@@ -122,9 +122,11 @@ def _add_problem(group: Any, steps: int) -> None:
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")
     add("--solver", default="auto", choices=SOLVERS, help="method of descent (auto is adam)")
+    add("--frozen", nargs="+", default=[], metavar="SPACE", help="spaces that stay where they start")
     add("--rate", type=float, help=f"learning rate ({DEFAULT_RATE}; more for styles alone and in short runs)")
     number = functools.partial(add, type=parse_number, action="append", default=[])
     number("--rate-of", metavar="SPACE=RATE", help="learning rate of one space, or family: P=0.2; may be repeated")
+    number("--stop-at", metavar="PART=SIZE", help="of a part of the loss, where a picture is done: perceptual=0.06")
     number("--weight", metavar="PART=WEIGHT", help="of a part of the objective: l2=20; may be repeated")
     add(
         "--loss",
@@ -173,6 +175,8 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
         "solver": arguments.solver,
         "rate": arguments.rate,
         "rates": dict(arguments.rate_of),
+        "frozen": split_names(arguments.frozen),
+        "stop_at": dict(arguments.stop_at),
         "weights": dict(arguments.weight),
         "losses": dict(_loss(text, metric_name(arguments.metric, generator)) for text in arguments.loss),
         "formulation": arguments.formulation,

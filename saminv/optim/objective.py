@@ -38,7 +38,8 @@ PAPER_WEIGHTS = {
     "twin": 1.0,
     "code": 1e-2,
 }
-RESERVED = ("l2", "prior", "deviation", "feature", "noise", "padding", "twin", "code")
+REGULARISERS = ("prior", "deviation", "feature", "noise", "correlation", "padding", "code", "weights", "locality")
+RESERVED = ("l2", "twin", *REGULARISERS)
 """Names of losses and regularisers that are no metrics."""
 
 
