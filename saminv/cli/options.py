@@ -175,7 +175,7 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
         "solver": arguments.solver,
         "rate": arguments.rate,
         "rates": dict(arguments.rate_of),
-        "frozen": split_names(arguments.frozen),
+        "frozen": tuple(split_names(arguments.frozen) or ()),
         "stop_at": dict(arguments.stop_at),
         "weights": dict(arguments.weight),
         "losses": dict(_loss(text, metric_name(arguments.metric, generator)) for text in arguments.loss),

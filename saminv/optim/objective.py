@@ -37,6 +37,9 @@ PAPER_WEIGHTS = {
     "padding": 1e-4,
     "twin": 1.0,
     "code": 1e-2,
+    "correlation": 0.0,
+    "weights": 0.0,
+    "locality": 0.0,
 }
 REGULARISERS = ("prior", "deviation", "feature", "noise", "correlation", "padding", "code", "weights", "locality")
 RESERVED = ("l2", "twin", *REGULARISERS)
