@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from toys import random_pictures, toy_stylegan2
@@ -95,3 +97,11 @@ def test_by_command(tmp_path, toy):
     assert main(["invert", str(tmp_path / "picture.png"), "--out", str(tmp_path / "out"), *words]) == 0
     solution = saminv.Solution.load(tmp_path / "out" / "picture.safetensors", generator=toy)
     assert set(solution.latents) == {"W+", "N"} and solution.provenance["preset"] == "i2s++"
+
+
+def test_the_page_lists_them():
+    page = (Path(__file__).parent.parent / "docs" / "presets.md").read_text()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(rows) == set(PRESETS)
+    for name, row in rows.items():
+        assert row.rstrip(" |").endswith(PRESETS.get(name).reference.split(", ", 2)[2])
