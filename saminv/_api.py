@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ._errors import InputError
 from ._open import load_generator
-from ._presets import invert_by_preset
 from ._recipe import DEFAULT_STEPS, make_recipe
 from ._search import TAUS, Sweep, search_job, sweep_job
 from .editing import edit_solution
@@ -120,6 +119,7 @@ def invert(
     settings: dict[str, Any] = {
         "spaces": spaces,
         "tau": tau,
+        "preset": preset,
         "target_psnr": target_psnr,
         "target_lpips": target_lpips,
         "generator": generator,
@@ -146,17 +146,15 @@ def invert(
         "device": device,
         "seed": seed,
     }
-    if preset is not None:
-        return invert_by_preset(img, preset, settings, progress)
     recipe = make_recipe(**settings)
     pictures = load_many(img)
     with recipe.seeded():
-        job = recipe.prepare(pictures)
+        job = recipe.stages[0].prepare(pictures)
         recipe.warn_of_inert()
         job.warn_of_foreign()
         if recipe.target is not None:
             return search_job(recipe, job, progress)
-        return job.finish(recipe.solve(job.problem, job.solver, max_steps=steps, progress=progress))
+        return recipe.follow(pictures, job, progress)
 
 
 def sweep(
@@ -176,7 +174,7 @@ def sweep(
         taus: From 0 up, at least one, in any order; those of the SAM report's curves if not given.
         spaces: As for :func:`invert`.
         progress: Show a bar.
-        settings: As for :func:`invert`, without tau and its targets.
+        settings: As for :func:`invert`, without tau, its targets and presets.
 
     Returns:
         The solutions by threshold, with :meth:`Sweep.curve`.
@@ -184,7 +182,7 @@ def sweep(
     Raises:
         InputError: For anything unusable, with what is allowed.
     """
-    unwanted = {"tau", "target_psnr", "target_lpips"} & set(settings)
+    unwanted = {"tau", "target_psnr", "target_lpips", "preset"} & set(settings)
     if unwanted:
         raise InputError(f"A sweep takes taus, not {', '.join(sorted(unwanted))}.")
     if isinstance(taus, (str, int, float)) or not taus:

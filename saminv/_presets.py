@@ -6,16 +6,11 @@ library, so that what they differ in is what their papers differ in.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from ._errors import InputError, Status
-from ._recipe import make_recipe
 from ._registry import Registry
-from .images import load_many
-from .solution import Solution
 
 FREE = {"prior": 0.0, "deviation": 0.0}
 """Weights of a search that no prior holds back."""
@@ -132,38 +127,3 @@ _add(
     Stage(("W+",), 0.5, {"weights": FREE}),
     Stage(("W+", "F6", "G"), 0.5, {"frozen": ("W+",), "weights": FREE}),
 )
-
-
-def _check(preset: Preset, settings: Mapping[str, Any]) -> None:
-    """Raise ``InputError`` for an argument that the preset sets itself; weights may be changed."""
-    usual = {name: parameter.default for name, parameter in inspect.signature(make_recipe).parameters.items()}
-    own = {name for stage in preset.stages for name in stage.settings} - {"weights"}
-    own |= {"spaces"} if any(stage.spaces for stage in preset.stages) else set()
-    given = sorted(name for name in own if settings.get(name, usual[name]) != usual[name])
-    if given:
-        raise InputError(f"preset={preset.name!r} says {', '.join(given)} itself; leave that out, or the preset.")
-    if settings.get("tau") == "auto":
-        raise InputError("A search by tau='auto' takes no preset; what invert() does without one is preset='sam'.")
-
-
-def invert_by_preset(img: Any, preset: str, settings: Mapping[str, Any], progress: bool) -> Solution:
-    """Run the stages of a preset; ``settings`` are further arguments of :func:`saminv.invert`."""
-    chosen = PRESETS.get(preset)
-    _check(chosen, settings)
-    pictures = load_many(img)
-    solution: Solution | None = None
-    for stage, steps in zip(chosen.stages, chosen.steps(settings["steps"])):
-        more = dict(stage.settings)
-        more["weights"] = {**more.get("weights", {}), **(settings.get("weights") or {})}
-        if solution is not None:
-            more["encoder"] = solution
-        recipe = make_recipe(**{**settings, "spaces": stage.spaces or settings["spaces"], **more, "steps": steps})
-        with recipe.seeded():
-            job = recipe.prepare(pictures)
-            if solution is None:
-                job.warn_of_foreign()
-            solution = job.finish(recipe.solve(job.problem, job.solver, max_steps=steps, progress=progress))
-        if Status.INTERRUPTED in solution.statuses:
-            break
-    assert solution is not None
-    return replace(solution, provenance={**solution.provenance, "preset": preset, "steps": settings["steps"]})

@@ -6,6 +6,7 @@ its solver, and the solver's result into a :class:`saminv.Solution` that says wh
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._errors import InputError
+from ._errors import InputError, Status
 from ._open import open_generator
+from ._presets import PRESETS, Preset
 from ._target import Target, make_target
 from ._types import Latents
 from ._version import __version__
@@ -98,6 +100,8 @@ class Recipe:
         fallback: Measure the invertibility of pictures far from the domain, of which a network knows nothing.
         weights: Of all parts of the objective.
         descent: The solver without its wrappers.
+        before: What is inverted first; each begins where the one before has ended, and this last.
+        preset: Name of the published way that these stages are, if they are one.
         frozen: Spaces that stay where they start.
         stop_at: Size of parts of the loss at which a picture is done.
     """
@@ -116,7 +120,7 @@ class Recipe:
     weights: Mapping[str, float]
     losses: Mapping[str, AbstractMetric]
     descent: AbstractSolver
-    frozen: frozenset[str]
+    frozen: tuple[str, ...]
     stop_at: Mapping[str, float]
     noise: str
     fit_mode: str
@@ -124,6 +128,13 @@ class Recipe:
     seed: int
     precision: Precision
     graph: str
+    before: tuple[Recipe, ...] = ()
+    preset: str | None = None
+
+    @property
+    def stages(self) -> tuple[Recipe, ...]:
+        """What is inverted, one after the other."""
+        return (*self.before, replace(self, before=()))
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
@@ -158,7 +169,7 @@ class Recipe:
             Objective(self.metric, self.weights, clamp=formulation == "published", losses=self.losses),
             noise=self.noise,
             warm=warm,
-            frozen=self.frozen,
+            frozen=frozenset(self.frozen),
         )
         _check_parts(self.weights, problem)
         return Job(
@@ -196,6 +207,18 @@ class Recipe:
         """Minimise a problem by steps as the recipe says; further arguments as for :func:`saminv.solve`."""
         return solve(problem, solver, y0, precision=self.precision, graph=self.graph, **settings)
 
+    def follow(self, pictures: Sequence[Picture], job: Job, progress: bool = False) -> Solution:
+        """Invert pictures stage by stage; ``job`` is that of the first one."""
+        solution: Solution | None = None
+        for stage in self.stages:
+            if solution is not None:
+                job = replace(stage, encoder=solution).prepare(pictures)
+            solution = job.finish(stage.solve(job.problem, job.solver, max_steps=stage.steps, progress=progress))
+            if Status.INTERRUPTED in solution.statuses:
+                break
+        assert solution is not None
+        return replace(solution, provenance={**solution.provenance, **self.settings, "spaces": list(solution.latents)})
+
     def warn_of_inert(self) -> None:
         """Warn of variables that cannot change the picture."""
         if not any(space.twin for space in self.spaces):
@@ -223,7 +246,10 @@ class Recipe:
             "tau": dict(self.tau) if isinstance(self.tau, Mapping) else self.tau if self.target is None else "auto",
             "target": None if self.target is None else {"stat": self.target.stat, "value": self.target.value},
             "metric": self.metric.name,
-            "steps": self.steps,
+            "steps": sum(stage.steps for stage in (*self.before, self)),
+            "preset": self.preset,
+            "frozen": list(self.frozen),
+            "stop_at": dict(self.stop_at),
             "seed": self.seed,
             "noise": self.noise,
             "precision": self.precision.name,
@@ -300,6 +326,43 @@ def far_sentence(name: str, distance: float) -> str:
 
 
 def make_recipe(
+    spaces: Sequence[str] | None = None, tau: Any = None, *, preset: str | None = None, **settings: Any
+) -> Recipe:
+    """The recipe for arguments of :func:`saminv.invert`, with all stages of a preset.
+
+    Raises:
+        InputError: For anything unusable, with what is allowed.
+    """
+    if preset is None:
+        return _single(spaces, tau, **settings)
+    chosen = PRESETS.get(preset)
+    settings = {"spaces": spaces, "tau": tau, **settings}
+    _check_preset(chosen, settings)
+    settings["generator"] = open_generator(settings.get("generator", "demo"), settings.get("device", "auto"))
+    total = settings.get("steps", DEFAULT_STEPS)
+    check_steps(total)
+    stages = []
+    for stage, steps in zip(chosen.stages, chosen.steps(total)):
+        given = settings if stage.spaces is None else {**settings, "spaces": stage.spaces}
+        weights = {**stage.settings.get("weights", {}), **(settings.get("weights") or {})}
+        single = _single(**{**given, **stage.settings, "weights": weights, "steps": steps})
+        stages.append(replace(single, preset=preset))
+    return replace(stages[-1], before=tuple(stages[:-1]))
+
+
+def _check_preset(preset: Preset, settings: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` for an argument that the preset sets itself; weights may be changed."""
+    usual = {name: parameter.default for name, parameter in inspect.signature(_single).parameters.items()}
+    own = {name for stage in preset.stages for name in stage.settings} - {"weights"}
+    own |= {"spaces"} if any(stage.spaces for stage in preset.stages) else set()
+    given = sorted(name for name in own if name in settings and settings[name] != usual[name])
+    if given:
+        raise InputError(f"preset={preset.name!r} says {', '.join(given)} itself; leave that out, or the preset.")
+    if settings["tau"] == "auto":
+        raise InputError("A search by tau='auto' takes no preset; what invert() does without one is preset='sam'.")
+
+
+def _single(
     spaces: Sequence[str] | None = None,
     tau: float | Mapping[str, float] | str | None = None,
     *,
@@ -329,7 +392,7 @@ def make_recipe(
     device: str = "auto",
     seed: int = 0,
 ) -> Recipe:
-    """The recipe for arguments of :func:`saminv.invert`.
+    """The recipe of one stage.
 
     Raises:
         InputError: For anything unusable, with what is allowed.
@@ -373,11 +436,11 @@ def make_recipe(
     )
 
 
-def _frozen(names: Any, spaces: Sequence[AbstractSpace]) -> frozenset[str]:
+def _frozen(names: Any, spaces: Sequence[AbstractSpace]) -> tuple[str, ...]:
     known = [space.name for space in spaces]
     if isinstance(names, str) or not isinstance(names, Sequence) or not set(names) < set(known):
         raise InputError(f"frozen must name some of the spaces {', '.join(known)}, and not all of them; got {names!r}.")
-    return frozenset(names)
+    return tuple(names)
 
 
 def _stop_at(parts: Any) -> dict[str, float]:

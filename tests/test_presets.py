@@ -9,7 +9,7 @@ import torch
 from toys import random_pictures, toy_stylegan2
 
 import saminv
-from saminv import PRESETS, InputError
+from saminv import PRESETS, InputError, runs
 from saminv._presets import Preset, Stage
 from saminv.cli import main
 
@@ -97,6 +97,32 @@ def test_by_command(tmp_path, toy):
     assert main(["invert", str(tmp_path / "picture.png"), "--out", str(tmp_path / "out"), *words]) == 0
     solution = saminv.Solution.load(tmp_path / "out" / "picture.safetensors", generator=toy)
     assert set(solution.latents) == {"W+", "N"} and solution.provenance["preset"] == "i2s++"
+
+
+def test_over_folders(toy, pictures, tmp_path):
+    """A run with stages gives what single calls give, and is told from one without."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(3):
+        saminv.images.save(folder / f"{index}.png", pictures[index % 2])
+    settings = {**SETTINGS, "generator": toy, "steps": 6}
+    report = runs.run([folder], tmp_path / "out", preset="i2s++", batch=2, progress=False, **settings)
+    assert report.done == 3
+    again = runs.run([folder], tmp_path / "out", preset="i2s++", batch=2, progress=False, **settings)
+    assert (again.done, again.fresh) == (3, 0)
+    found = saminv.Solution.load(tmp_path / "out" / "results" / "1.safetensors", generator=toy)
+    alone = saminv.invert(folder / "1.png", preset="i2s++", **settings)
+    assert found.provenance["preset"] == "i2s++" and found.provenance["steps"] == 6
+    torch.testing.assert_close(found.image, alone.image, rtol=1e-4, atol=1e-4)
+    with pytest.raises(saminv.RunError, match="preset"):
+        runs.run([folder], tmp_path / "out", ["W+", "N"], batch=2, progress=False, **settings)
+    with pytest.raises(InputError, match="stages of its own"):
+        runs.run([folder], tmp_path / "other", preset="pti", sequence=True, progress=False, **settings)
+
+
+def test_a_sweep_takes_none(toy, pictures):
+    with pytest.raises(InputError, match="not preset"):
+        saminv.sweep(pictures, [0.1], preset="sam", generator=toy)
 
 
 def test_the_page_lists_them():

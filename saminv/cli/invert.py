@@ -16,7 +16,6 @@ from .. import images
 from .._api import invert
 from .._errors import InputError, Status
 from .._files import ensure_folder
-from .._presets import PRESETS
 from .._version import __version__
 from ..editing._summary import Row, summarise, table
 from ..solution import Solution
@@ -44,7 +43,6 @@ def add(commands: Any) -> None:
     add("--json", action="store_true", help="print a JSON report and nothing else on the standard output")
     add("--paste-back", action="store_true", help="also write NAME-pasted.png, the result within the whole picture")
     add("--batch", type=positive, default=8, metavar="N", help="pictures inverted together (8)")
-    add("--preset", choices=sorted(PRESETS), help="a published way to invert")
     add_inversion_options(parser)
 
 
@@ -52,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     folder = ensure_folder(arguments.out)
     stems = _stems(arguments.image, folder)
     check_pictures(arguments.image)
-    settings = {**inversion_settings(arguments, count=len(stems)), "preset": arguments.preset}
+    settings = inversion_settings(arguments, count=len(stems))
     rows: list[Row] = []
     begin, interrupted = time.perf_counter(), False
     for start in range(0, len(stems), arguments.batch):

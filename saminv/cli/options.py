@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import images
 from .._errors import InputError
 from .._open import load_generator
+from .._presets import PRESETS
 from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, SOLVERS, metric_name
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric
@@ -74,6 +75,8 @@ def add_inversion_options(
     group.add_argument(
         "--spaces", nargs="+", metavar="SPACE", help="such as W+ F4 F6; the generator's own choice if not given"
     )
+    if tau and allocation:
+        group.add_argument("--preset", choices=sorted(PRESETS), help="a published way to invert instead of these")
     if tau:
         _add_threshold(group)
     if allocation:
@@ -194,9 +197,11 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
 def _allocation(arguments: argparse.Namespace, spaces: Sequence[str]) -> dict[str, Any]:
     """What the command's options say of thresholds and of who goes where; nothing if it has no such options."""
     found: dict[str, Any] = {}
+    if hasattr(arguments, "preset"):
+        found["preset"] = arguments.preset
     if hasattr(arguments, "tau"):
         targets = {name: getattr(arguments, name) for name in ("target_psnr", "target_lpips")}
-        found = {"tau": arguments.tau, **{name: value for name, value in targets.items() if value is not None}}
+        found |= {"tau": arguments.tau, **{name: value for name, value in targets.items() if value is not None}}
     if hasattr(arguments, "segmenter"):
         if arguments.segmenter == "labels":
             raise InputError("--segmenter labels needs the label image: name its file instead, for example labels.png.")
