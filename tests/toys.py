@@ -171,6 +171,7 @@ def toy_problem(
     objective: Objective | None = None,
     options: SpaceOptions | None = None,
     regions: Regions | None = None,
+    frozen: Iterable[str] = (),
 ) -> Problem:
     """Targets that are other samples than the start, mixed regions, squared error and all regularisers."""
     spaces = resolve_spaces(names, generator, options)
@@ -189,6 +190,7 @@ def toy_problem(
         spaces=spaces,
         regions=regions or halves(generator, len(target), order),
         objective=objective or Objective(),
+        frozen=frozenset(frozen),
     )
 
 

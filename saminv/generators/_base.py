@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .._errors import InputError
 from .._registry import Registry
 from .._types import Features
-from ..sites import Site, Tap
+from ..ops import using
+from ..sites import Site, Tap, Taps
 
 GENERATORS: Registry[Callable[..., AbstractGenerator]] = Registry("generator")
 """Generators by name, as functions that open them."""
@@ -26,6 +29,8 @@ FAMILIES: Registry[type[AbstractGenerator]] = Registry("family of generators")
 GAUSSIANISE_SLOPE = 5.0
 """LeakyReLU slope that undoes the last LeakyReLU(0.2) of the mapping (Wulff and Torralba, 2020, arXiv 2009.06529)."""
 
+WEIGHTS = "weights"
+"""Site of the weights of the synthesis, all of them in one row."""
 IMAGE = "image"
 """What ``synthesis(until=...)`` calls the picture."""
 STATISTICS_SAMPLES = 5000
@@ -78,6 +83,17 @@ class LatentStatistics:
             precision_v=torch.linalg.inv(covariance_v + floor_v),
             factor_w=torch.linalg.cholesky(covariance_w + floor_w),
         )
+
+
+class _Synthesis(nn.Module):
+    """A synthesis as the only thing that a module does."""
+
+    def __init__(self, generator: AbstractGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, styles: Tensor, taps: Taps, **settings: Any) -> Tensor | Features:
+        return self.generator.synthesis(styles, taps, **settings)  # type: ignore[arg-type]
 
 
 class AbstractGenerator(nn.Module, ABC):
@@ -153,6 +169,41 @@ class AbstractGenerator(nn.Module, ABC):
     def feature_sites(self) -> tuple[str, ...]:
         """Names of the feature sites between a convolution and its toRGB, first layer first."""
         return tuple(n for n, s in self.sites.items() if s.kind == "feature" and not n.endswith(".block"))
+
+    @functools.cached_property
+    def tunable(self) -> dict[str, torch.Size]:
+        """Shapes of the weights that a synthesis reads, by name, in the order of the site "weights"."""
+        named = self.named_parameters()
+        return {name: weight.shape for name, weight in named if not name.startswith("mapping_network.")}
+
+    def _weight_site(self) -> Site:
+        return Site(WEIGHTS, "weight", (sum(shape.numel() for shape in self.tunable.values()),))
+
+    def _by_own_weights(self, styles: Tensor, taps: Taps, **settings: Any) -> Tensor | Features:
+        """A synthesis in which each image has weights of its own, one image after another.
+
+        Raises:
+            InputError: If a tap at the weights is no sum without a mask.
+        """
+        change = taps.sum_at(WEIGHTS)
+        if change is None or change.mask is not None:
+            raise InputError("Weights take one change that is added to them, without a mask.")
+        synthesis, found = _Synthesis(self), []
+        # Kernels know no gradient of a weight.
+        with using("reference"):
+            for index, delta in enumerate(change.delta):
+                own = styles[index : index + 1] if len(styles) > 1 else styles
+                given = own, taps.without(WEIGHTS, index)
+                found.append(functional_call(synthesis, self._changed(delta), given, settings))
+        if isinstance(found[0], Tensor):
+            return torch.cat(found)
+        return Features({name: torch.cat([each[name] for each in found]) for name in found[0]})
+
+    def _changed(self, delta: Tensor) -> dict[str, Tensor]:
+        """The weights of a synthesis with a change `[N]`, by name in :class:`_Synthesis`."""
+        own, parts = dict(self.named_parameters()), delta.split([shape.numel() for shape in self.tunable.values()])
+        pairs = zip(self.tunable.items(), parts)
+        return {f"generator.{name}": own[name].detach() + part.view(shape) for (name, shape), part in pairs}
 
     def site(self, name: str) -> Site:
         """Return the site called ``name``.

@@ -37,8 +37,12 @@ PAPER_WEIGHTS = {
     "padding": 1e-4,
     "twin": 1.0,
     "code": 1e-2,
+    "correlation": 0.0,
+    "weights": 0.0,
+    "locality": 0.0,
 }
-RESERVED = ("l2", "prior", "deviation", "feature", "noise", "padding", "twin", "code")
+REGULARISERS = ("prior", "deviation", "feature", "noise", "correlation", "padding", "code", "weights", "locality")
+RESERVED = ("l2", "twin", *REGULARISERS)
 """Names of losses and regularisers that are no metrics."""
 
 

@@ -20,6 +20,7 @@ from .feature_style import FeatureStyleSpace
 from .noise import NoiseSpace
 from .padding import PaddingSpace
 from .styles import WPlusSpace, WSpace
+from .weights import GeneratorSpace
 from .z import ZSpace
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "AbstractStyleSpace",
     "FeatureSpace",
     "FeatureStyleSpace",
+    "GeneratorSpace",
     "NoiseSpace",
     "PaddingSpace",
     "SpaceOptions",

@@ -125,6 +125,10 @@ class AbstractSpace(ABC):
         """Unweighted regularisers that compare a value with the tensors at :meth:`reference_sites`, each `[B]`."""
         return {}
 
+    def anchors(self, generator: AbstractGenerator, styles: Tensor) -> Tensor | None:
+        """Styles `[B, L, D]` near the given ones whose pictures the space had better leave as they are, if any."""
+        return None
+
     def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
         """Unweighted regularisers by name, each `[B]`."""
         return {}
