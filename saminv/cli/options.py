@@ -82,7 +82,10 @@ def add_inversion_options(
     if allocation:
         _add_allocation(group)
     group.add_argument(
-        "--metric", default="auto", metavar="M", help=f"auto, {_known(METRICS, 'psnr', 'ssim')}: of the loss and of tau"
+        "--metric",
+        default="auto",
+        metavar="M",
+        help=f"auto, {_known(METRICS, 'psnr', 'ssim', 'ms-ssim', 'identity')}: of the loss and of tau",
     )
     _add_problem(parser.add_argument_group("the inversion"), steps)
 

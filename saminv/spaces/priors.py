@@ -35,6 +35,25 @@ def gaussian_prior(styles: Tensor, statistics: LatentStatistics, formulation: Fo
     return mahalanobis(styles, centre, precision, slope=GAUSSIANISE_SLOPE)
 
 
+def prior_distance(styles: Tensor, statistics: LatentStatistics, formulation: Formulation = "paper") -> Tensor:
+    """How unlikely codes are under the prior: Mahalanobis distance of LeakyReLU_5(w), root mean square over slots.
+
+    Args:
+        styles: `[B, L, D]`.
+        statistics: Moments of the generator's w.
+        formulation: As for :func:`gaussian_prior`.
+
+    Returns:
+        `[B]`, float64, at least 0. With "paper" about the root of D for random samples of the mapping, a little less
+        where the floor of the eigenvalues acts; "published", whose centre is no mean, is above. Codes that no sample
+        comes near are far more.
+
+    Reference:
+        Wulff and Torralba, 2020, arXiv 2009.06529.
+    """
+    return (gaussian_prior(styles, statistics, formulation) / styles.shape[1]).sqrt()
+
+
 def deviation(styles: Tensor, formulation: Formulation = "paper") -> Tensor:
     """Deviation of all slots from the first one (second term of Eq. 3.6): `[B, L, D]` -> `[B]`.
 
