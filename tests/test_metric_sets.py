@@ -116,6 +116,18 @@ def test_frechet_distance_against_scipy(count: int, rank: int) -> None:
     assert got == pytest.approx(expected, rel=1e-5)
 
 
+def test_frechet_distance_of_few_vectors_in_many_dimensions() -> None:
+    """With singular covariances rounding errors of the null space must not add up."""
+    source = np.random.default_rng(1)
+    a, b = source.normal(size=(8, 400)), source.normal(0.1, 1.0, size=(9, 400))
+    centred = [(x - x.mean(axis=0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    # The roots of the covariances are the centred vectors themselves, up to a rotation.
+    cross = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    expected = ((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum() + sum((x**2).sum() for x in centred) - 2 * cross
+    parts = [(torch.from_numpy(x.mean(axis=0)), torch.from_numpy(np.cov(x, rowvar=False))) for x in (a, b)]
+    assert frechet_distance(*parts[0], *parts[1]) == pytest.approx(expected, rel=1e-10)
+
+
 def outside_module(extractor: AbstractExtractor) -> nn.Module:
     """Our extractor as torchmetrics calls one: 8-bit pictures in."""
 

@@ -156,8 +156,8 @@ class FID(AbstractFeatureDistance):
     biased upwards, the more the fewer the pictures: compare only values with equal numbers of pictures. With no more
     pictures than features a covariance is singular, and :meth:`compute` warns.
 
-    On the extractor "inception" with ``resizing="clean"`` it is the FID of clean-fid, with ``"tensorflow"`` that of
-    torchmetrics and torch-fidelity.
+    On the extractor "inception" (299 x 299, 2,048 features) with ``resizing="clean"`` it is the FID of clean-fid, with
+    ``"tensorflow"`` that of torchmetrics and torch-fidelity.
 
     Reference:
         M. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, arXiv:1706.08500, Eq. 6.
@@ -263,8 +263,8 @@ class IdentityConsistency(AbstractSetMetric):
     """Mean likeness of the later frames of a sequence to its first: how steady a person's identity stays.
 
     The mean over frames 1 to N of the cosine between their identities and that of frame 0. In [-1, 1], 1 for frames
-    that all show one identity. A video itself has less than 1: judge an inversion beside the consistency of its source.
-    Pictures are the frames of one sequence in order.
+    that all show one identity; on ArcFace at 112 x 112. A video itself has less than 1: judge an inversion beside the
+    consistency of its source. Pictures are the frames of one sequence in order.
 
     Args:
         identity: The metric that embeds faces, or its weights, as for

@@ -27,7 +27,8 @@ class SSIM(AbstractMetric):
     Moments are those of the window (no correction for its size), channels are treated alike and averaged. The global
     form is the mean over the places where the window lies within the image, as published, so that values can be
     compared with other implementations. The map covers the whole image, its border by reflection; a weighted score is
-    the weighted mean of that map. In [-1, 1], 1 for identical images.
+    the weighted mean of that map. In [-1, 1], 1 for identical images; at the size of the images, at least 11 x 11,
+    without a backbone.
 
     Reference:
         Z. Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004, Eq. 13.
@@ -54,8 +55,9 @@ class MSSSIM(AbstractMetric):
 
     At each scale the term is averaged over channels and pixels and raised to its exponent; their product is the score.
     Scales are made by averages of 2 x 2 pixels (an odd last row or column is left out). A negative average counts as 0.
-    Window, constants and values in [0, 1] are those of :class:`SSIM`. In [0, 1], 1 for identical images. A weight is
-    averaged like the images, and the averages are weighted means over the whole image, its border by reflection.
+    Window, constants and values in [0, 1] are those of :class:`SSIM`. In [0, 1], 1 for identical images; at the size of
+    the images, at least 176 x 176, without a backbone. A weight is averaged like the images, and the averages are
+    weighted means over the whole image, its border by reflection.
 
     Args:
         scales: Number of scales. Fewer than five admit smaller images: the first exponents are divided by their sum,
