@@ -64,10 +64,11 @@ class Row:
     failed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: the means by the names of the metrics, and their standard errors as ``NAME_se``."""
+        """Plain JSON values: means by the names of the metrics, standard errors as ``NAME_se``; None if infinite."""
+        means = {name: value if math.isfinite(value) else None for name, value in self.means.items()}
         errors = {f"{name}_se": value for name, value in self.errors.items()}
         more = {"steps": self.steps, "images": self.images, "failed": self.failed, "seconds": self.seconds}
-        return {"method": self.method, **more, **self.means, **errors}
+        return {"method": self.method, **more, **means, **errors}
 
 
 @dataclass
@@ -136,7 +137,7 @@ def measure_quality(
     """
     opened = open_generator(generator, settings.get("device", "auto"))
     budgets = [steps] if isinstance(steps, int) else list(steps)
-    chosen = _metrics(metrics, opened)
+    chosen = _metrics(metrics, opened, settings.get("metric", "auto"))
     found = [_method(name) for name in methods]
     different = len({_slug(name) for name in methods}) == len(found) and len(set(budgets)) == len(budgets)
     if not (found and budgets and different):
@@ -171,9 +172,10 @@ Pairs = Iterator[tuple[str, Tensor, Tensor]]
 """Name, reconstruction and target of picture after picture, `[1, 3, H, W]` each."""
 
 
-def _metrics(names: Sequence[str] | None, generator: AbstractGenerator) -> list[str]:
-    """Names of metrics, checked."""
-    chosen = ["psnr", "mse", "ssim", metric_name("auto", generator)] if names is None else list(names)
+def _metrics(names: Sequence[str] | None, generator: AbstractGenerator, minimised: str) -> list[str]:
+    """Names of metrics, checked; the usual ones with that of the loss where none are given."""
+    usual = dict.fromkeys(["psnr", "mse", "ssim", metric_name(minimised, generator)])
+    chosen = list(usual) if names is None else list(names)
     unknown = [name for name in chosen if name not in METRICS and name not in SET_METRICS]
     if unknown or len(set(chosen)) < len(chosen):
         known = ", ".join([*METRICS, *SET_METRICS])
@@ -272,7 +274,9 @@ def _row(
             if isinstance(of_set, AbstractFeatureDistance):
                 of_set.update_reference(wanted)
     means = {name: statistics.fmean(found) for name, found in values.items() if found}
-    errors = {name: statistics.stdev(found) / math.sqrt(len(found)) for name, found in values.items() if len(found) > 1}
+    # The PSNR of equal pictures is infinite.
+    spread = {name: found for name, found in values.items() if len(found) > 1 and math.isfinite(means[name])}
+    errors = {name: statistics.stdev(found) / math.sqrt(len(found)) for name, found in spread.items()}
     means |= {name: float(metric.compute()) for name, metric in sets.items() if count}
     return Row(method, steps, count, means, errors, seconds, failed)
 

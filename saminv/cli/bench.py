@@ -152,6 +152,8 @@ def _add_quality(benches: Any) -> None:
         help=f"{', '.join(PRESETS)}, or spaces such as W+,F6 ({' '.join(METHODS)})",
     )
     add("--steps", type=positive, nargs="+", default=[DEFAULT_STEPS], help=f"several give curves ({DEFAULT_STEPS})")
+    add("--metric", default="auto", metavar="M", help="of the loss and of tau (auto)")
+    add("--segmenter", default="auto", metavar="S", help="as for saminv invert (auto)")
     add("--metrics", nargs="+", metavar="M", help=f"{', '.join([*METRICS, *SET_METRICS])} (those that suit)")
     add(
         "--external",
@@ -184,6 +186,8 @@ def _quality(arguments: argparse.Namespace) -> int:
         workers=arguments.workers,
         shown=arguments.shown,
         progress=on_terminal(),
+        metric=arguments.metric,
+        segmenter=arguments.segmenter,
         precision=arguments.precision,
         device=arguments.device,
         seed=arguments.seed,
