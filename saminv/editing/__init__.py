@@ -6,12 +6,13 @@ a solution that returns images. May import: spaces, segments and everything belo
 """
 
 from .apply import edit_solution, render_edit
-from .directions import direction_names, resolve_direction
+from .directions import class_direction, direction_names, resolve_direction
 from .mix import PairEdit, blend, interpolate, mean_image, mix_styles
 
 __all__ = [
     "PairEdit",
     "blend",
+    "class_direction",
     "direction_names",
     "edit_solution",
     "interpolate",

@@ -35,6 +35,11 @@ def gaussian_prior(styles: Tensor, statistics: LatentStatistics, formulation: Fo
     return mahalanobis(styles, centre, precision, slope=GAUSSIANISE_SLOPE)
 
 
+def standard_prior(z: Tensor) -> Tensor:
+    """The same distance where latents `[B, L, Z]` are standard normal as they are: sum of squares `[B]`."""
+    return z.square().sum(dim=(1, 2))
+
+
 def deviation(styles: Tensor, formulation: Formulation = "paper") -> Tensor:
     """Deviation of all slots from the first one (second term of Eq. 3.6): `[B, L, D]` -> `[B]`.
 
