@@ -149,7 +149,7 @@ def test_directions_that_do_not_fit(halved, direction, words):
     [
         (["C", "C+"], "C and C\\+ both set the site 'class'"),
         (["Z", "Z+"], "Z and Z\\+ both set the site 'styles'"),
-        (["W+", "F2"], "'W\\+' here, since no mapping network"),
+        (["W+", "F2"], "It has no W\\+, since no mapping network"),
         (["F5"], "Unknown space 'F5'"),
     ],
 )

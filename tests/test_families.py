@@ -89,7 +89,7 @@ def test_every_space_that_is_not_offered_says_why(toys, family):
             make_space(name, generator, FULL)
         message = str(caught.value)
         reason = SPACES.get(key).absence(generator)
-        assert len(reason) > 15 and f"no space {name!r} here, since {reason}" in message
+        assert len(reason) > 15 and f"It has no {name}, since {reason}." in message
         assert all(other in message for other in offered)
     assert not any(SPACES.get(key).absence(generator) for key in SPACES if key not in absent)
 

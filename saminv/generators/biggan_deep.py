@@ -165,11 +165,16 @@ class Norm(nn.Module):
         """Scale and offset of each channel, `[C]` or `[B, C]`."""
         return self.scale, self.offset
 
+    def moments(self, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Mean and variance `[B, C]` by which `[B, C, h, w]` is normalised: those of the truncation."""
+        return rows.of_table(self.means), rows.of_table(self.variances)
+
     def normalised(self, x: Tensor, condition: Tensor, rows: Rows) -> Tensor:
         """Before the ReLU."""
         scale, offset = self._affine(condition)
-        scale = scale * torch.rsqrt(rows.of_table(self.variances) + self.eps)
-        offset = offset - scale * rows.of_table(self.means)
+        mean, variance = self.moments(x, rows)
+        scale = scale * torch.rsqrt(variance + self.eps)
+        offset = offset - scale * mean
         return torch.addcmul(offset[:, :, None, None], x, scale[:, :, None, None])
 
     def forward(self, x: Tensor, condition: Tensor, rows: Rows) -> Tensor:

@@ -253,8 +253,10 @@ def make_space(name: str, generator: AbstractGenerator, options: SpaceOptions) -
     key = name if name in SPACES else match[1] if match else name
     if key not in SPACES or not SPACES.get(key).offers(name, generator):
         reason = SPACES.get(key).absence(generator) if key in SPACES else ""
-        said = f"There is no space {name!r} here, since {reason}" if reason else f"Unknown space {name!r}"
-        raise InputError(f"{said}. This generator offers: {', '.join(available_spaces(generator))}.")
+        offered = f"This generator offers: {', '.join(available_spaces(generator))}."
+        raise InputError(
+            f"Unknown space {name!r}. {offered}" + (f" It has no {name}, since {reason}." if reason else "")
+        )
     return SPACES.get(key)(name, options)  # type: ignore[call-arg]
 
 
