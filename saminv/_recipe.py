@@ -66,7 +66,7 @@ from .segment import (
 from .segment.allocate import SegmentErrors, Tau, check_tau, thresholds
 from .solution import Solution
 from .spaces import AbstractSpace, AbstractStyleSpace, cut_off, resolve_spaces
-from .spaces._base import SpaceOptions
+from .spaces._base import SpaceOptions, latent_styles, style_base
 
 DEFAULT_TAU = 0.3
 FAR_TAU = 0.15
@@ -223,8 +223,8 @@ class Recipe:
         """Warn of variables that cannot change the picture."""
         if not any(space.twin for space in self.spaces):
             return
-        styles = self.generator.statistics(self.options.label).mean_w.to(self.generator.device, self.generator.dtype)
-        inert = cut_off(self.generator, self.spaces, styles.expand(1, self.generator.num_styles, -1))
+        styles = self.generator.mean_styles(self.options.label).to(self.generator.device, self.generator.dtype)
+        inert = cut_off(self.generator, self.spaces, styles[None])
         if inert:
             twins = ", ".join(space.name for space in self.spaces if space.twin)
             warnings.warn(
@@ -536,7 +536,7 @@ def _style_rate(
     spaces: Sequence[AbstractSpace], options: SpaceOptions, steps: int, rate: float | None, given: Any
 ) -> dict[str, float]:
     """The style space's rate: higher alone, and in a run of few steps, which has to go as far in them."""
-    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+    base = style_base(spaces)
     if rate is not None or options.formulation != "paper":
         return {}
     if isinstance(given, Mapping) and (base.name in given or base.family in given):
@@ -562,8 +562,7 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
         if encoder.provenance.get("fingerprint") != generator.fingerprint:
             raise InputError("The solution to start from belongs to another generator; start from 'auto' instead.")
         spaces = resolve_spaces(list(encoder.latents), generator, SpaceOptions(label=recipe.options.label))
-        base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-        styles, distance = base.styles(generator, encoder.latents[base.name]), encoder.stats.get("domain_distance")
+        styles, distance = latent_styles(generator, spaces, encoder.latents), encoder.stats.get("domain_distance")
         return styles, encoder.latents, None if distance is None else distance.to(target)
     if isinstance(encoder, (Tensor, np.ndarray)):
         encoder, shape = torch.as_tensor(encoder), (generator.num_styles, generator.style_dim)
@@ -573,9 +572,9 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
             raise InputError("Start styles must be finite numbers.")
         styles = encoder.detach().to(target).reshape(-1, *shape)
         return styles.expand(batch, -1, -1), None, None
-    mean = generator.statistics(recipe.options.label).mean_w.to(target)
+    mean = generator.mean_styles(recipe.options.label).to(target)
     if encoder in ("mean", "none"):
-        return mean.expand(batch, generator.num_styles, -1), None, None
+        return mean.expand(batch, -1, -1), None, None
     if encoder in ("auto", "nearest"):
         styles, distance = nearest_styles(generator, target, recipe.metric, recipe.seed, recipe.options.label)
         return styles if encoder == "nearest" else mean.lerp(styles, START_TRUNCATION), None, distance

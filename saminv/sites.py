@@ -17,6 +17,8 @@ from ._errors import InputError
 
 Frame = tuple[float, float, float, float]
 Kind = Literal["styles", "latent", "class", "feature", "rgb", "noise", "padding", "weight"]
+STYLE_KINDS: tuple[Kind, ...] = ("styles", "latent", "class")
+"""Kinds of the sites of styles, and of their parts."""
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,9 @@ class Solution:
         """Render the images with an edit (section 3.4 of the SAM report).
 
         Args:
-            direction: Name of a direction of the generator, a file, or a tensor `[D]`, `[L, D]` or `[1, L, D]`.
+            direction: Name of a direction of the generator, "class:K" for the change from the label to class K, a file,
+                a tensor `[D]`, `[L, D]` or `[1, L, D]`, or tensors of parts of the styles by their sites, such as
+                ``{"class": [E]}``.
             strength: Multiple of the direction; several give one picture each.
 
         Returns:

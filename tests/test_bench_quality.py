@@ -149,7 +149,8 @@ def test_by_command(toy, folder, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_demo_world(tmp_path):
-    words = "bench quality --generator demo --methods W+ pti sam --images 2 --steps 40".split()
+    words = ["bench", "quality", "--generator", "demo", "--methods", "W+", "pti", "sam"]
+    words += ["--images", "2", "--steps", "40"]
     assert main([*words, "--out", str(tmp_path), "--json", str(tmp_path / "rows.json")]) == 0
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert [row["method"] for row in rows] == ["W+", "pti", "sam"]

@@ -29,7 +29,12 @@ def add(commands: Any) -> None:
         "Edit a solution.\n\nWrites one picture for each strength and prints the files' names.",
     ).add_argument
     add("solution", type=Path, metavar="SOLUTION", help="file that invert has written")
-    add("--direction", required=True, metavar="D", help="name (see saminv info), or a .npy, .npz or .safetensors file")
+    add(
+        "--direction",
+        required=True,
+        metavar="D",
+        help="name (see saminv info), class:K, or a .npy, .npz or .safetensors file",
+    )
     add("--strength", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the direction (1)")
     add("--out", type=Path, metavar="PATH", help="file of a single picture, or folder (the folder of SOLUTION)")
     add("--generator", metavar="G", help="name or .safetensors file; the one that the solution names if not given")

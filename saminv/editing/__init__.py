@@ -8,13 +8,14 @@ function of a solution that returns images. May import: spaces, segments and eve
 
 from .apply import edit_solution, render_edit
 from .consistency import EditingConsistency, editing_consistency, latent_distance
-from .directions import direction_names, resolve_direction
+from .directions import class_direction, direction_names, resolve_direction
 from .mix import PairEdit, blend, interpolate, mean_image, mix_styles
 
 __all__ = [
     "EditingConsistency",
     "PairEdit",
     "blend",
+    "class_direction",
     "direction_names",
     "edit_solution",
     "editing_consistency",

@@ -19,8 +19,8 @@ from ..generators import AbstractGenerator
 from ..regions import Regions
 from ..sites import Replace
 from ..solution import Solution
-from ..spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
-from ..spaces._base import SpaceOptions, space_mask
+from ..spaces import AbstractSpace, resolve_spaces
+from ..spaces._base import SpaceOptions, latent_styles, space_mask, style_base
 from .directions import resolve_direction
 
 
@@ -35,14 +35,14 @@ def render_edit(
 ) -> Tensor:
     """Render latents `[B, ...]` with a change of the styles `[1 or B, L, D]`.
 
-    Segments of W+ see the changed styles in all layers, segments of F<l> in the layers after l; what comes before is
-    frozen at its unedited value.
+    Segments of the style space see the changed styles in all layers, segments of F<l> in the layers after l; what comes
+    before is frozen at its unedited value.
 
     Returns:
         `[B, 3, H, W]`.
     """
-    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-    styles = base.styles(generator, latents[base.name])
+    base = style_base(spaces)
+    styles = latent_styles(generator, spaces, latents)
     others = [space for space in spaces if space is not base]
     masks = {space.name: space_mask(space, generator, regions) for space in others}
 
@@ -91,7 +91,7 @@ def edit_solution(solution: Solution, direction: Any, strength: float | Sequence
     if solution.generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
     strengths = _strengths(strength)
-    change = resolve_direction(direction, solution.generator)
+    change = resolve_direction(direction, solution.generator, solution.provenance.get("label"))
     spaces = solution_spaces(solution)
     latents = map_latents(lambda tensor: tensor.detach(), solution.latents)
     noise = solution.provenance.get("noise", "const")

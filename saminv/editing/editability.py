@@ -11,7 +11,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..generators import AbstractGenerator
 from ..solution import Solution
-from ..spaces import AbstractStyleSpace
+from ..spaces._base import latent_styles
 from .apply import edit_solution, solution_spaces
 from .directions import resolve_direction
 
@@ -27,8 +27,8 @@ def editability(solution: Solution, directions: Sequence[Any] | None = None, str
 
     Args:
         solution: Of B images, with its generator.
-        directions: As for :meth:`saminv.Solution.edit`; the first principal components of w, one standard deviation
-            long, where None.
+        directions: As for :meth:`saminv.Solution.edit`; the first principal components of the styles, one standard
+            deviation long, where None.
         strength: Multiple of each direction.
 
     Returns:
@@ -43,13 +43,12 @@ def editability(solution: Solution, directions: Sequence[Any] | None = None, str
     chosen = principal_directions(generator, solution.provenance.get("label")) if directions is None else directions
     if not len(chosen):
         raise InputError("There is no direction to edit along; name at least one.")
-    base = next(space for space in solution_spaces(solution) if isinstance(space, AbstractStyleSpace))
-    styles = base.styles(generator, solution.latents[base.name])
+    styles = latent_styles(generator, solution_spaces(solution), solution.latents)
     noise = solution.provenance.get("noise", "const")
     plain = _picture(generator, styles, noise)
     parts = []
     for direction in chosen:
-        change = strength * resolve_direction(direction, generator)
+        change = strength * resolve_direction(direction, generator, solution.provenance.get("label"))
         wanted = _picture(generator, styles + change, noise) - plain
         got = edit_solution(solution, direction, strength).clamp(-1, 1) - solution.image.clamp(-1, 1)
         parts.append((got * wanted).sum(dim=(1, 2, 3)) / wanted.square().sum(dim=(1, 2, 3)))
@@ -59,8 +58,8 @@ def editability(solution: Solution, directions: Sequence[Any] | None = None, str
 
 @torch.no_grad()
 def principal_directions(generator: AbstractGenerator, label: Any = None, count: int = COMPONENTS) -> list[Tensor]:
-    """The first principal components of w, one standard deviation long, `[D]` each."""
-    factor = generator.statistics(label).factor_w
+    """The first principal components of random styles, one standard deviation long, `[D]` each."""
+    factor = generator.style_factor(label)
     variance, vectors = torch.linalg.eigh(factor @ factor.t())
     found = (vectors * variance.clamp_min(0).sqrt()).flip(1)[:, :count].t()
     # The sign of an eigenvector is chance; its largest entry is made positive.

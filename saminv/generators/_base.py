@@ -33,6 +33,7 @@ WEIGHTS = "weights"
 """Site of the weights of the synthesis, all of them in one row."""
 IMAGE = "image"
 """What ``synthesis(until=...)`` calls the picture."""
+NOISE_MODES = ("const", "random", "none")
 STATISTICS_SAMPLES = 5000
 EIGENVALUE_FLOOR = 1e-3
 
@@ -107,6 +108,7 @@ class AbstractGenerator(nn.Module, ABC):
         z_dim: Dimension of the input noise.
         label_dim: Number of classes, 0 without.
         default_spaces: Spaces that a plain ``invert`` uses.
+        style_base: Style space that is there where none is named.
         name: Under which it is registered; empty for one that came from a file or was built.
         family: Under which its class is registered.
         configuration: A frozen dataclass that fixes the shape of a generator; its one argument.
@@ -122,6 +124,7 @@ class AbstractGenerator(nn.Module, ABC):
     z_dim: int
     label_dim: int = 0
     default_spaces: tuple[str, ...] = ("W+",)
+    style_base: str = "W+"
     name: str = ""
     feature_dtypes: frozenset[torch.dtype] = frozenset()
     family: ClassVar[str] = ""
@@ -258,12 +261,28 @@ class AbstractGenerator(nn.Module, ABC):
             self._statistics[key] = LatentStatistics.from_samples(w)
         return self._statistics[key]
 
+    def mean_styles(self, label: Tensor | int | None = None) -> Tensor:
+        """Styles in the middle of the random ones for a label, `[L, D]`: the mean w in all slots."""
+        return self.statistics(label).mean_w.expand(self.num_styles, -1)
+
+    def style_factor(self, label: Tensor | int | None = None) -> Tensor:
+        """A factor of the covariance of a random style for a label, `[D, D]`, float64."""
+        return self.statistics(label).factor_w
+
+    def class_deviation(self) -> Tensor:
+        """Standard deviation of the class embeddings over the classes `[E]`, where there is a site of them."""
+        raise InputError("No layer of this generator reads a class embedding.")
+
+    def _typical_styles(self, samples: int) -> Tensor:
+        """Random styles `[N, L, D]` by which features are measured."""
+        return self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+
     @torch.no_grad()
     def feature_deviation(self, site: str, samples: int = 32) -> Tensor:
         """Standard deviation of each channel of a feature site `[C]` over random samples and positions."""
         if site not in self._feature_deviation:
             names = [n for n, s in self.sites.items() if s.kind == "feature" and n not in self._feature_deviation]
-            styles = self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+            styles = self._typical_styles(samples)
             chunks = [self.synthesis(part, until=names) for part in styles.split(8)]
             for name in names:
                 stacked = torch.cat([chunk[name] for chunk in chunks])  # type: ignore[index]
@@ -274,7 +293,7 @@ class AbstractGenerator(nn.Module, ABC):
     def padding_deviation(self, site: str, samples: int = 32) -> Tensor:
         """Standard deviation of each channel of what the padding at a site surrounds `[C]`, or replaces, likewise."""
         if site not in self._padding_deviation:
-            styles = self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+            styles = self._typical_styles(samples)
             stacked = torch.cat([self._surrounded(site, part) for part in styles.split(8)])
             self._padding_deviation[site] = stacked.std(dim=(0, 2, 3)).clamp_min(1e-6)
         return self._padding_deviation[site]

@@ -26,12 +26,11 @@ from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
 from ..sites import Add, Frame, Site, Tap, Taps
-from ._base import FAMILIES, IMAGE, WEIGHTS
+from ._base import FAMILIES, IMAGE, NOISE_MODES, WEIGHTS
 from ._collect import Collector
 from ._style_based import SLOPE, AbstractStyleGAN, EqualLinear, MappingNetwork
 
 ARCHITECTURES = ("skip", "orig", "resnet")
-NOISE_MODES = ("const", "random", "none")
 HALF = (torch.float16, torch.bfloat16)
 
 

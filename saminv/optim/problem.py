@@ -90,7 +90,7 @@ class Problem:
         if tuple(self.styles.shape) != (len(self), *slots):
             raise InputError(f"styles must be {[len(self), *slots]}, got {list(self.styles.shape)}.")
         if sum(isinstance(space, AbstractStyleSpace) for space in self.spaces) != 1:
-            raise InputError("A problem needs exactly one style space; resolve_spaces adds W+ where there is none.")
+            raise InputError("A problem needs exactly one style space; resolve_spaces adds one where there is none.")
         if (len(self.regions), *self.regions.size) != (len(self), height, width):
             raise InputError(
                 f"The regions are for {len(self.regions)} images of {self.regions.size}, but there are {len(self)} of "

@@ -26,7 +26,11 @@ class NoiseSpace(AbstractSpace):
 
     @classmethod
     def names(cls, generator: AbstractGenerator) -> list[str]:
-        return ["N"] if any(site.kind == "noise" for site in generator.sites.values()) else []
+        return [] if cls.absence(generator) else ["N"]
+
+    @classmethod
+    def absence(cls, generator: AbstractGenerator) -> str:
+        return "" if any(site.kind == "noise" for site in generator.sites.values()) else "no layer adds noise"
 
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         return tuple(name for name, site in generator.sites.items() if site.kind == "noise")

@@ -54,6 +54,11 @@ def prior_distance(styles: Tensor, statistics: LatentStatistics, formulation: Fo
     return (gaussian_prior(styles, statistics, formulation) / styles.shape[1]).sqrt()
 
 
+def standard_prior(z: Tensor) -> Tensor:
+    """The same distance where latents `[B, L, Z]` are standard normal as they are: sum of squares `[B]`."""
+    return z.square().sum(dim=(1, 2))
+
+
 def deviation(styles: Tensor, formulation: Formulation = "paper") -> Tensor:
     """Deviation of all slots from the first one (second term of Eq. 3.6): `[B, L, D]` -> `[B]`.
 
