@@ -99,7 +99,8 @@ def test_it_starts_on_the_picture_of_the_styles(toys, family, name):
     generator = toys[family]
     styles = generator.mapping(generator.sample_z(1000, seed=0)[[7, 500]], usual_label(generator))
     problem = problem_of(generator, [name], styles=styles)
-    tolerance = 1e-6 if name == "Z" else 0
+    # Pictures with weights of their own are rendered one by one.
+    tolerance = {"Z": 1e-6, "G": 1e-5}.get(name, 0)
     assert_close(problem.render(problem.start()), generator.synthesis(styles), tolerance)
 
 

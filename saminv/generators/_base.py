@@ -109,6 +109,7 @@ class AbstractGenerator(nn.Module, ABC):
         label_dim: Number of classes, 0 without.
         default_spaces: Spaces that a plain ``invert`` uses.
         style_base: Style space that is there where none is named.
+        mapping_names: Beginnings of the names of weights that only the mapping reads.
         name: Under which it is registered; empty for one that came from a file or was built.
         family: Under which its class is registered.
         configuration: A frozen dataclass that fixes the shape of a generator; its one argument.
@@ -125,6 +126,7 @@ class AbstractGenerator(nn.Module, ABC):
     label_dim: int = 0
     default_spaces: tuple[str, ...] = ("W+",)
     style_base: str = "W+"
+    mapping_names: ClassVar[tuple[str, ...]] = ("mapping_network.",)
     name: str = ""
     feature_dtypes: frozenset[torch.dtype] = frozenset()
     family: ClassVar[str] = ""
@@ -177,7 +179,7 @@ class AbstractGenerator(nn.Module, ABC):
     def tunable(self) -> dict[str, torch.Size]:
         """Shapes of the weights that a synthesis reads, by name, in the order of the site "weights"."""
         named = self.named_parameters()
-        return {name: weight.shape for name, weight in named if not name.startswith("mapping_network.")}
+        return {name: weight.shape for name, weight in named if not name.startswith(self.mapping_names)}
 
     def _weight_site(self) -> Site:
         return Site(WEIGHTS, "weight", (sum(shape.numel() for shape in self.tunable.values()),))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._types import Features
 from ..sites import Site, Tap, Taps
-from ._base import FAMILIES, IMAGE, NOISE_MODES, AbstractGenerator, LatentStatistics
+from ._base import FAMILIES, IMAGE, NOISE_MODES, WEIGHTS, AbstractGenerator, LatentStatistics
 from ._collect import Collector
 
 Block = tuple[bool, int, int]
@@ -260,6 +260,7 @@ class BigGANDeep(AbstractGenerator):
     family = "biggan_deep"
     configuration = BigGANDeepConfig
     style_base = "Z+"
+    mapping_names = ("embedding.",)
 
     def __init__(self, config: BigGANDeepConfig) -> None:
         super().__init__()
@@ -290,6 +291,7 @@ class BigGANDeep(AbstractGenerator):
         for layer, (up, _, outputs) in enumerate(config.blocks):
             side *= 2 if up else 1
             found.append(Site(f"F{layer}", "feature", (outputs * config.width, side, side)))
+        found.append(self._weight_site())
         return {site.name: site for site in found}
 
     def mapping(self, z: Tensor, label: Tensor | int | None = None, truncation: float = 1.0) -> Tensor:
@@ -326,6 +328,8 @@ class BigGANDeep(AbstractGenerator):
         if noise not in NOISE_MODES:
             raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
         acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
+        if WEIGHTS in acts:
+            return self._by_own_weights(styles, acts, noise=noise, truncation=truncation, until=until)
         collect = Collector(until, self.sites, styles.dtype)
         parts = self._parts(styles, acts)
         done = [collect.see(name, part) for name, part in zip(("z", "class"), parts)]

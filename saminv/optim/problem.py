@@ -14,7 +14,7 @@ from .._types import Features, Latents, map_latents
 from ..generators._base import IMAGE, AbstractGenerator
 from ..regions import Regions
 from ..sites import Tap
-from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask
+from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask, style_base
 from .objective import Objective, Targets
 from .precision import FULL, Precision
 
@@ -263,7 +263,7 @@ class Problem:
         if not self.objective.weights.get("locality"):
             return {}
         assert self._start is not None
-        [base] = [space for space in self.spaces if isinstance(space, AbstractStyleSpace)]
+        base = style_base(self.spaces)
         pivot = base.styles(self.generator, self._start[base.name])
         found = {}
         with torch.no_grad():

@@ -12,7 +12,9 @@ from ..sites import Add, Tap, zero_like_site
 from ._base import SPACES, AbstractSpace, SpaceOptions
 
 REACH = 1.0
-"""How far from the pivot the generator is held, in deviations of w from its mean."""
+"""How far from the pivot the generator is held, in deviations of codes from their mean."""
+SAMPLES = 200
+"""Random codes from which that deviation is known."""
 
 
 @SPACES.register("G")
@@ -25,7 +27,7 @@ class GeneratorSpace(AbstractSpace):
 
     The part "locality" of the objective, left out unless it has a weight, compares what the changed and the unchanged
     generator make of a code near the pivot (Eq. 4 to 6 of the paper). That code is drawn once and not at every step, so
-    that the objective is one function; its distance from the pivot is that of samples from the mean w.
+    that the objective is one function; its distance from the pivot is that of samples from their mean.
 
     Reference:
         Roich et al., 2021, "Pivotal Tuning for Latent-based Editing of Real Images", arXiv 2106.05744.
@@ -39,6 +41,10 @@ class GeneratorSpace(AbstractSpace):
     @classmethod
     def names(cls, generator: AbstractGenerator) -> list[str]:
         return ["G"] if WEIGHTS in generator.sites else []
+
+    @classmethod
+    def absence(cls, generator: AbstractGenerator) -> str:
+        return "" if cls.names(generator) else "its pictures cannot have weights of their own"
 
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         return (WEIGHTS,)
@@ -54,9 +60,8 @@ class GeneratorSpace(AbstractSpace):
 
     @torch.no_grad()
     def anchors(self, generator: AbstractGenerator, styles: Tensor) -> Tensor:
-        label = self.options.label
-        sample = generator.mapping(generator.sample_z(1, seed=2), label).to(styles)
-        covariance = generator.statistics(label).factor_w.to(styles)
-        away = sample - styles
+        samples = generator.mapping(generator.sample_z(SAMPLES, seed=2), self.options.label).to(styles)
+        spread = (samples - samples.mean(dim=0)).square().sum(dim=2).mean(dim=0).sqrt()
+        away = samples[:1] - styles
         distance = away.square().sum(dim=2, keepdim=True).sqrt().clamp_min(1e-12)
-        return styles + REACH * covariance.square().sum().sqrt() * away / distance
+        return styles + REACH * spread[:, None] * away / distance
