@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import IO
 
-from .._errors import OutputError, RunError
+from ._errors import OutputError, RunError
 
 
 class Lock:
