@@ -196,6 +196,7 @@ def test_an_interrupted_preparation_keeps_what_it_has(tmp_path, monkeypatch):
         prepare(folder, tmp_path / "cache")
     seen.clear()
     assert len(prepare(folder, tmp_path / "cache")) == 6 and len(seen) == 2
+    monkeypatch.undo()
     whole = prepare(folder, tmp_path / "other")
     assert torch.equal(whole.batch(range(6)), prepare(folder, tmp_path / "cache").batch(range(6)))
 
@@ -214,7 +215,7 @@ def test_no_space_is_told_before_anything_is_decoded(tmp_path, monkeypatch):
     folder = write_pictures(tmp_path / "in", 3)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
-    with pytest.raises(OutputError, match="3 pictures need .* free some space"):
+    with pytest.raises(OutputError, match=r"3 pictures need .* free some space"):
         prepare(folder, tmp_path / "cache")
 
 
@@ -360,7 +361,7 @@ def test_half_precision_of_the_critic_is_near_full():
     critic, batch = Discriminator(32, 512, 16), torch.randn(8, 3, 32, 32)
     full, half = critic(batch), critic(batch, torch.bfloat16)
     assert half.dtype == torch.float32
-    assert 0 < float((full - half).abs().max()) < 0.05 * float(full.std() + full.abs().mean())
+    assert 0 < float((full - half).detach().abs().max()) < 0.05 * float(full.detach().abs().mean())
 
 
 def test_path_lengths_of_a_linear_generator():
@@ -385,7 +386,7 @@ def directional(function, parameters) -> tuple[float, float]:
     direction = [torch.randn_like(p) for p in parameters]
     gradients = torch.autograd.grad(function(), parameters, allow_unused=True)
     exact = sum(float((g * d).sum()) for g, d in zip(gradients, direction) if g is not None)
-    values, eps = [], 1e-6
+    values, eps = [], 1e-8
     for sign in (1, -1):
         with torch.no_grad():
             for p, d in zip(parameters, direction):
@@ -416,6 +417,11 @@ def test_path_lengths_have_the_right_gradient_through_a_generator():
 def test_r1_has_the_right_gradient_through_the_augmentation():
     torch.manual_seed(0)
     critic = Discriminator(16, 64, 8, group=2).double()
+    with torch.no_grad():
+        for name, parameter in critic.named_parameters():
+            # Without biases the pixels that an augmentation sets to 0 would lie on the kink of the leaky ReLU.
+            if name.endswith("bias"):
+                parameter.normal_()
     batch = torch.randn(4, 3, 16, 16, dtype=torch.float64)
 
     def penalty():
@@ -434,7 +440,7 @@ def test_the_distance_is_that_of_the_formula():
     one, other = torch.randn(50, 6).double(), (torch.randn(50, 6) @ torch.randn(6, 6) + 0.5).double()
     a, b = (FeatureMoments(x.mean(dim=0), torch.cov(x.t()), len(x)) for x in (one, other))
     root = linalg.sqrtm(a.covariance.numpy() @ b.covariance.numpy()).real
-    expected = float((a.mean - b.mean).square().sum()) + np.trace(a.covariance + b.covariance - 2 * root)
+    expected = float((a.mean - b.mean).square().sum()) + np.trace((a.covariance + b.covariance).numpy() - 2 * root)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-8)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
@@ -665,7 +671,7 @@ def test_other_pictures_are_refused(photos, whole, tmp_path):
     folder = tmp_path / "more"
     shutil.copytree(photos, folder)
     picture(50).save(folder / "new.png")
-    with pytest.raises(CheckpointError, match="another data.*pictures was 12, now 13"):
+    with pytest.raises(CheckpointError, match=r"another data.*pictures was 12, now 13"):
         train_generator(prepare(folder, tmp_path / "cache"), whole[0], tiny(flip=True))
 
 
