@@ -97,7 +97,7 @@ def score_table(records: Sequence[Record]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
-    options = parse("train_generator", __doc__, argv, scenes=2000, steps=1200)
+    options = parse("train_generator", __doc__, argv, scenes=2000, steps=2000)
     place, records = train(options)
     speeds = [row["images_per_second"] for row in records if row["images_per_second"]]
     scores = [row["score"] for row in records]

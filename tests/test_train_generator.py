@@ -752,8 +752,9 @@ def test_the_command_trains_and_says_where(photos, tmp_path, capsys):
     ],
 )
 def test_impossible_commands_are_refused(photos, tmp_path, capsys, more, message):
-    assert train_by_command(photos, tmp_path, *more) == 2
+    assert train_by_command(photos, tmp_path / "out", *more) == 2
     assert message in capsys.readouterr().err
+    assert (tmp_path / "out/pictures").exists() == ("--batch" in more), "told before anything is decoded"
 
 
 def test_the_command_tells_of_broken_pictures(photos, tmp_path, capsys):

@@ -63,7 +63,11 @@ _AUGMENT = f"what the discriminator sees changed: {', '.join(CHANGES)}; none; au
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    device = pick_device(arguments.device)
+    device, scale = pick_device(arguments.device), arguments.scale
+    if scale == "auto":
+        scale = "small" if device.type == "cpu" else "full"
+    # A wrong option is told before thousands of pictures are decoded.
+    _training(arguments, scale, pictures=1)
     pictures = prepare_pictures(
         arguments.images,
         arguments.cache or arguments.out / "pictures",
@@ -77,9 +81,6 @@ def _run(arguments: argparse.Namespace) -> int:
     print(pictures.describe())
     for why in list(pictures.broken.values())[:MOST_TOLD]:
         tell(f"passed over: {why}")
-    scale = arguments.scale
-    if scale == "auto":
-        scale = "small" if device.type == "cpu" else "full"
     train_generator(
         pictures,
         arguments.out,

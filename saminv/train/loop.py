@@ -256,8 +256,9 @@ class Trainer(Generic[Model]):
         return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
     def _count(self, losses: dict[str, Tensor]) -> None:
-        for name, value in losses.items():
-            number = float(value)
+        # One look at the device.
+        numbers = torch.stack([value.float().reshape(()) for value in losses.values()]).tolist()
+        for name, number in zip(losses, numbers):
             known = math.isfinite(number)
             self._sums[name] = self._sums.get(name, 0.0) + (number if known else 0.0)
             self._counts[name] = self._counts.get(name, 0) + known
