@@ -84,13 +84,20 @@ class Options:
     command: str
 
 
-def parse(name: str, description: str | None, argv: Sequence[str] | None = None, scenes: int = 48) -> Options:
+def parse(
+    name: str, description: str | None, argv: Sequence[str] | None = None, scenes: int = 48, steps: int = 300
+) -> Options:
     """Read the command line of the benchmark ``name``."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=_positive, default=scenes, help=f"number of scenes (default {scenes})")
-    parser.add_argument("--steps", type=_positive, default=300, help="steps of each inversion (default 300)")
-    parser.add_argument("--workers", type=_positive, default=2, help="processes, or threads of speed.py (default 2)")
+    parser.add_argument("--steps", type=_positive, default=steps, help=f"steps of each inversion (default {steps})")
+    parser.add_argument(
+        "--workers",
+        type=_positive,
+        default=2,
+        help="processes, or threads of speed.py and train_generator.py (default 2)",
+    )
     parser.add_argument("--out", type=Path, default=FOLDER / "results" / f"{name}.json", help="the JSON file")
     docs = FOLDER.parent / "docs"
     parser.add_argument(

@@ -45,6 +45,10 @@ class BenchError(SaminvError, RuntimeError):
     """Code that was to be measured failed, took too long, or is not what it was taken for."""
 
 
+class TrainingError(SaminvError, RuntimeError):
+    """A training cannot go on: its losses or gradients are no longer finite."""
+
+
 class OutputError(SaminvError, OSError):
     """A result cannot be written."""
 

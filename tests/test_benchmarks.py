@@ -17,6 +17,8 @@ if not BENCHMARKS.is_dir():
     pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
 sys.path.insert(0, str(BENCHMARKS))
 common = importlib.import_module("common")
+OF_PERFORMANCE = ("speed", "fewer_steps", "precision", "train_generator")
+"""Benchmarks whose tables are on the page of performance."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def square(scene: common.Scene, options: common.Options) -> dict:
 
 def run_benchmark(name: str, cache: Path, folder: Path, scenes: int = 1) -> dict:
     """Call a benchmark with a page to put its tables into, and check what all of them promise."""
-    page = folder / ("performance.md" if name in ("speed", "fewer_steps", "precision") else "quality.md")
+    page = folder / ("performance.md" if name in OF_PERFORMANCE else "quality.md")
     page.write_text(f"before\n<!-- begin: {name} -->\n(stale)\n<!-- end: {name} -->\nafter\n")
     out = folder / f"{name}.json"
     arguments = ["--scenes", str(scenes), "--steps", "2", "--workers", "1", "--out", str(out)]
@@ -249,6 +251,13 @@ def test_precision(tmp_path: Path, cache: Path, single_thread) -> None:
     [record] = run_benchmark("precision", cache, tmp_path)["scenes"]
     strict, fast = record["fp32, step by step"], record["half precision, replayed"]
     assert strict["psnr"] == pytest.approx(fast["psnr"], abs=0.5) and strict != fast
+
+
+def test_train_generator(tmp_path: Path, cache: Path, single_thread) -> None:
+    content = run_benchmark("train_generator", cache, tmp_path, scenes=4)
+    assert [row["step"] for row in content["scenes"]] == [1, 2]
+    assert all(row["score"] > 0 and row["images_per_second"] > 0 for row in content["scenes"])
+    assert (tmp_path / "pictures/train_generator_samples.png").exists()
 
 
 @pytest.mark.slow

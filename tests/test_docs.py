@@ -35,8 +35,8 @@ PENALTIES = ("prior", "deviation", "feature")
 FORBIDDEN = re.compile(r"(?<![\w.])/(work|root|tmp|home|farm)\b|\bissue \d|\b(TODO|FIXME|XXX)\b", re.I)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-# A picture below an empty place for tables: the command that writes the tables draws it too.
-PENDING = re.compile(r"<!-- begin: (\w+) -->\s*<!-- end: \1 -->\s*!\[[^]]*\]\([^)]*\)")
+# Pictures below an empty place for tables: the command that writes the tables draws them too.
+PENDING = re.compile(r"<!-- begin: (\w+) -->\s*<!-- end: \1 -->(?:\s*!\[[^]]*\]\([^)]*\))+")
 NAMED_FILE = re.compile(r"`((?:saminv|docs|tests|benchmarks|examples)/[\w./-]+)`")
 
 

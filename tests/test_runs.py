@@ -23,10 +23,10 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import InputError, OutputError, RunError
+from saminv._sources import natural
 from saminv.generators import save_generator
 from saminv.runs import Manifest, SolutionWriter, collect, manifest, read_manifest, run, stream
 from saminv.runs import folder as folder_module
-from saminv.runs.sources import natural
 
 QUICK = {"metric": "mse", "segmenter": "none", "encoder": "mean", "device": "cpu", "progress": False, "steps": 3}
 

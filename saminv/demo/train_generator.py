@@ -192,7 +192,6 @@ def train_adversarial(
     critic = Discriminator(CONFIG.resolution)
     config = TrainerConfig(settings.steps, learning_rate=settings.learning_rate)
     trainer = Trainer(model, config, folder, critic=critic)
-    optimiser = trainer.extra_optimisers["critic"]
 
     def teach_critic(step: int, real: Tensor, fake: Tensor) -> Tensor:
         penalise = step % settings.lazy == 0
@@ -200,10 +199,8 @@ def train_adversarial(
         logits = critic(real)
         loss = discriminator_loss(logits, critic(fake.detach()))
         total = loss + settings.gamma * settings.lazy * gradient_penalty(real, logits) if penalise else loss
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        optimiser.step()
-        return loss
+        trainer.descend(total, "critic")
+        return loss.detach()
 
     def compute(step: int) -> dict[str, Tensor]:
         z = noise(step, settings.batch, offset=1)

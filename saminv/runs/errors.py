@@ -12,11 +12,11 @@ import torch
 
 from .._errors import InputError
 from .._recipe import make_recipe
+from .._sources import collect
 from ..metrics._base import AbstractMetric
 from ..solution import Solution
 from ..train.errors import RESULTS, save_errors
 from .folder import RunReport, run
-from .sources import collect
 
 BUILD_STEPS = 100
 """Steps of each inversion: errors of W+ are those of a long one, errors of feature layers somewhat larger."""

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from .._errors import InputError, SolutionError, Status
 from .._recipe import Recipe, make_recipe
+from .._sources import Item, collect
 from ..solution import Solution
 from .manifest import Manifest, Record, read_manifest
-from .sources import Item, collect
 from .stream import Outcome, file_hash, numbers, stream
 from .workers import stream_in_processes
 from .writers import SolutionWriter

@@ -18,8 +18,8 @@ from typing import Any
 
 from .._errors import OutputError, RunError
 from .._files import atomic_write, ensure_folder, reason, remove_litter
+from .._lock import Lock
 from .._version import __version__
-from .lock import Lock
 
 FILE = "manifest.jsonl"
 FORMAT = "saminv.run.1"

@@ -17,9 +17,9 @@ from .. import images
 from .._errors import ImageError
 from .._recipe import FAR_FROM_DOMAIN, Job, Recipe, far_sentence
 from .._search import search_job
+from .._sources import Item
 from ..optim.slots import Slots
 from ..solution import Solution
-from .sources import Item
 
 TOO_MUCH = "memory ran out although no other picture was under way; use a smaller generator"
 

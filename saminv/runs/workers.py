@@ -19,8 +19,8 @@ import torch
 
 from .._errors import SaminvError, WorkerError
 from .._memory import keep_memory
+from .._sources import Item
 from .manifest import Record
-from .sources import Item
 from .stream import stream
 
 

@@ -1,24 +1,35 @@
-"""Training as library functions: resumable loops, averages of weights, discriminators, losses, invertibility networks.
+"""Training as library functions: resumable loops, averages of weights, discriminators, losses, generators on pictures,
+invertibility networks.
 
 What is here: ``loop.py`` (checkpoints, averages, logs, validation), ``adversarial.py`` (discriminator, its losses),
-``errors.py`` (measured error maps on disk), ``augment.py``, ``invertibility.py`` (training on such maps),
-``evaluation.py`` (how good predicted maps are), ``plots.py``. How to add one: a function that takes a model and a
-stream of batches and uses :class:`Trainer`. May import: everything below ``demo``.
+``augment.py``, ``plots.py``. For generators ``pictures.py`` (a folder of pictures as an array), ``settings.py``,
+``generator.py`` and ``score.py``; for invertibility networks ``errors.py`` (measured error maps on disk),
+``invertibility.py`` (training on such maps) and ``evaluation.py`` (how good predicted maps are). How to add one: a
+function that takes a model and a stream of batches and uses :class:`Trainer`. May import: everything below ``demo``.
 """
 
-from .adversarial import Discriminator, discriminator_loss, generator_loss, gradient_penalty
-from .augment import Augmentation
+from .adversarial import Discriminator, PathLength, discriminator_loss, generator_loss, gradient_penalty
+from .augment import Augmentation, DifferentiableAugmentation
 from .errors import ErrorMaps, save_errors
 from .evaluation import describe_evaluation, evaluate_invertibility, psnr_lost
+from .generator import train_generator
 from .invertibility import InvertibilityTraining, config_for, train_invertibility
 from .loop import Trainer, TrainerConfig
-from .plots import plot_evaluation, plot_training
+from .pictures import Pictures, prepare_pictures
+from .plots import plot_evaluation, plot_generator, plot_training
+from .score import DemoScore
+from .settings import GeneratorTraining, training_for
 
 __all__ = [
     "Augmentation",
+    "DemoScore",
+    "DifferentiableAugmentation",
     "Discriminator",
     "ErrorMaps",
+    "GeneratorTraining",
     "InvertibilityTraining",
+    "PathLength",
+    "Pictures",
     "Trainer",
     "TrainerConfig",
     "config_for",
@@ -28,8 +39,12 @@ __all__ = [
     "generator_loss",
     "gradient_penalty",
     "plot_evaluation",
+    "plot_generator",
     "plot_training",
+    "prepare_pictures",
     "psnr_lost",
     "save_errors",
+    "train_generator",
     "train_invertibility",
+    "training_for",
 ]

@@ -1,7 +1,7 @@
 """Residual discriminator of StyleGAN2 and the losses of adversarial training.
 
 Reference:
-    Karras et al., 2020, arXiv 1912.04958 (architecture, lazy regularisation); Mescheder et al., 2018,
+    Karras et al., 2020, arXiv 1912.04958 (architecture, path lengths, lazy regularisation); Mescheder et al., 2018,
     arXiv 1801.04406 (R1).
 """
 
@@ -13,6 +13,12 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .._errors import InputError
+from ..generators._style_based import EqualLinear
+
+SPREAD_EPS = 1e-8
+"""Added to variances over a batch, so that a batch of equal images has a gradient."""
 
 
 class _Conv(nn.Module):
@@ -27,8 +33,9 @@ class _Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.down:
             x = F.avg_pool2d(x, 2)
-        x = F.conv2d(x, self.weight * self.gain, self.bias, padding=self.weight.shape[-1] // 2)
-        return x if self.bias is None else F.leaky_relu(x, 0.2) * math.sqrt(2)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        x = F.conv2d(x, (self.weight * self.gain).to(x.dtype), bias, padding=self.weight.shape[-1] // 2)
+        return x if bias is None else F.leaky_relu(x, 0.2) * math.sqrt(2)
 
 
 class _Block(nn.Module):
@@ -47,26 +54,43 @@ class Discriminator(nn.Module):
     Args:
         resolution: Side R, a power of two.
         channel_base, channel_max: Channels at resolution r are ``min(channel_base // r, channel_max)``.
+        group: Images over which the deviation is taken that tells a lack of variety; the whole batch where None. A
+            batch that it does not divide is one group.
     """
 
-    def __init__(self, resolution: int, channel_base: int = 2048, channel_max: int = 128) -> None:
+    def __init__(
+        self, resolution: int, channel_base: int = 2048, channel_max: int = 128, *, group: int | None = None
+    ) -> None:
         super().__init__()
+        if resolution < 8 or resolution & (resolution - 1):
+            raise InputError(f"resolution must be a power of two from 8 up, got {resolution}.")
+        self.group = group
         sizes = [resolution >> i for i in range(int(math.log2(resolution)) - 1)]
         channels = [min(channel_base // size, channel_max) for size in sizes]
         self.entry = _Conv(3, channels[0], 1)
         self.blocks = nn.ModuleList(_Block(a, b) for a, b in itertools.pairwise(channels))
         self.last = _Conv(channels[-1] + 1, channels[-1], 3)
-        self.hidden = nn.Linear(channels[-1] * 16, channels[-1])
-        self.out = nn.Linear(channels[-1], 1)
+        self.hidden = EqualLinear(channels[-1] * 16, channels[-1])
+        self.out = EqualLinear(channels[-1], 1)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, image: Tensor) -> Tensor:
-        x = self.entry(image)
+    def forward(self, image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Logits of images; features larger than 4x4 are computed in ``dtype``, that of the images where None."""
+        x = self.entry(image if dtype is None else image.to(dtype))
         for block in self.blocks:
             x = block(x)
-        spread = x.std(dim=0, unbiased=False).mean().expand(x.shape[0], 1, *x.shape[2:])
-        x = self.last(torch.cat([x, spread], dim=1))
-        return self.out(F.leaky_relu(self.hidden(x.flatten(1)), 0.2))[:, 0]
+        x = x.to(image.dtype)
+        x = self.last(torch.cat([x, self._spread(x)], dim=1))
+        return self.out(F.leaky_relu(self.hidden(x.flatten(1)), 0.2) * math.sqrt(2))[:, 0]
+
+    def _spread(self, x: Tensor) -> Tensor:
+        """Mean deviation of the features over the images of a group, as a map `[B, 1, 4, 4]`."""
+        batch, group = len(x), self.group or len(x)
+        group = group if batch % group == 0 else batch
+        # Groups of images that lie apart, as in the published code.
+        parts = x.reshape(group, batch // group, *x.shape[1:])
+        deviation = (parts.var(dim=0, unbiased=False) + SPREAD_EPS).sqrt().mean(dim=(1, 2, 3))
+        return deviation.repeat(group)[:, None, None, None].expand(-1, 1, *x.shape[2:])
 
 
 def generator_loss(fake: Tensor) -> Tensor:
@@ -83,3 +107,35 @@ def gradient_penalty(real: Tensor, logits: Tensor) -> Tensor:
     """R1: squared gradient norm of the logits `[B]` at real images, halved and averaged."""
     (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
     return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+class PathLength(nn.Module):
+    """Path length regularisation: steps in w are to change the image by as much everywhere.
+
+    The lengths are those of the gradients by the styles of ``sum(image * y)``, where y is noise of variance 1 / (H W).
+    The penalty is their squared distance from their running mean. Weight and lengths are those of the published code: a
+    length is the root mean square over the style slots.
+
+    Attributes:
+        mean: Running mean of the lengths `[]`; 0 at first.
+
+    Reference:
+        Karras et al., 2020, arXiv 1912.04958, Eq. 4.
+    """
+
+    mean: Tensor
+
+    def __init__(self, rate: float = 0.01) -> None:
+        super().__init__()
+        self.rate = rate
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, images: Tensor, styles: Tensor) -> Tensor:
+        """Penalty `[]` of images `[B, 3, H, W]` that were rendered from styles `[B, L, D]`; moves the running mean."""
+        noise = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
+        (gradient,) = torch.autograd.grad((images * noise).sum(), styles, create_graph=True)
+        lengths = gradient.square().sum(dim=2).mean(dim=1).sqrt()
+        mean = self.mean.lerp(lengths.detach().mean(), self.rate)
+        # A length that is not finite is no length to aim at; the step is left out by the trainer.
+        self.mean.copy_(torch.where(torch.isfinite(mean), mean, self.mean))
+        return (lengths - self.mean).square().mean()

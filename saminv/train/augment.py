@@ -1,4 +1,8 @@
-"""Changes of training images that leave their error maps valid, or nearly so."""
+"""Changes of training images: such that leave error maps valid, or nearly so, and such that gradients pass through.
+
+Reference:
+    Zhao et al., 2020, arXiv 2006.10738 (differentiable augmentation).
+"""
 
 from __future__ import annotations
 
@@ -61,3 +65,77 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     flat = F.conv2d(flat, taps, groups=flat.shape[1])
     flat = F.conv2d(flat, taps.transpose(2, 3), groups=flat.shape[1])
     return flat[0].reshape(images.shape)
+
+
+@dataclass(frozen=True)
+class DifferentiableAugmentation:
+    """Changes of all that a discriminator sees, real and generated, so that it cannot learn few pictures by heart.
+
+    Gradients pass through to the images, of every order. Every image is changed by itself.
+
+    Attributes:
+        colour: Change brightness by up to 0.5 either way, saturation by a factor from 0 to 2, contrast by one from 0.5
+            to 1.5.
+        translation: Largest shift along each axis, as a part of the side; what comes in from outside is 0.
+        cutout: Side of the square that is set to 0 somewhere, as a part of the side; it may lie partly outside.
+
+    Raises:
+        InputError: If a part does not lie from 0 to 1.
+
+    Reference:
+        Zhao et al., 2020, arXiv 2006.10738, section 3.2, with the amounts of its appendix.
+    """
+
+    colour: bool = True
+    translation: float = 0.125
+    cutout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.translation <= 1 and 0 <= self.cutout <= 1):
+            raise InputError(f"translation and cutout are parts of the side, from 0 to 1; got {self}.")
+
+    def __call__(self, images: Tensor, source: torch.Generator) -> Tensor:
+        """Change images `[B, 3, H, W]` in [-1, 1] by random numbers of ``source``, a generator of the CPU."""
+        draws = torch.rand(7, len(images), generator=source)
+        if self.colour:
+            images = _recoloured(images, draws[:3].to(images))
+        if self.translation > 0:
+            images = _shifted(images, draws[3:5], self.translation)
+        if self.cutout > 0:
+            images = _cut_out(images, draws[5:], self.cutout)
+        return images
+
+
+def _recoloured(images: Tensor, draws: Tensor) -> Tensor:
+    """Brightness, saturation and contrast by draws `[3, B]` from 0 to 1."""
+    brightness, saturation, contrast = draws[..., None, None, None]
+    images = images + (brightness - 0.5)
+    grey = images.mean(dim=1, keepdim=True)
+    images = torch.lerp(grey, images, 2 * saturation)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return torch.lerp(mean, images, 0.5 + contrast)
+
+
+def _shifted(images: Tensor, draws: Tensor, part: float) -> Tensor:
+    """Images moved by whole pixels, by draws `[2, B]` from 0 to 1."""
+    sides = images.shape[-2:]
+    reach = [round(part * side) for side in sides]
+    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
+    starts = [[int(draw * (2 * most + 1)) for draw in row] for row, most in zip(draws.tolist(), reach)]
+    moved = [
+        image[:, top : top + sides[0], left : left + sides[1]] for image, top, left in zip(padded, *starts, strict=True)
+    ]
+    return torch.stack(moved)
+
+
+def _cut_out(images: Tensor, draws: Tensor, part: float) -> Tensor:
+    """Images without a square, whose middle is drawn evenly, by draws `[2, B]` from 0 to 1."""
+    inside = []
+    for draw, side in zip(draws, images.shape[-2:]):
+        length = round(part * side)
+        # The middle of a square of an even number of pixels lies between two of them.
+        first = (draw * (side + 1 - length % 2)).floor() - length // 2
+        offset = torch.arange(side)[None] - first[:, None]
+        inside.append((offset >= 0) & (offset < length))
+    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images * (~hole).to(images)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import CheckpointError, InputError, MissingExtraError
-from .._files import atomic_write, ensure_folder
+from .._errors import InputError, MissingExtraError
+from .._files import ensure_folder
 from ..segment.network import InvertibilityConfig, InvertibilityNet, load_invertibility, save_invertibility
+from ._resume import Ahead, claim, mixed
 from .augment import Augmentation
 from .errors import ErrorMaps
 from .loop import VALIDATION, Trainer, TrainerConfig
 from .plots import check_plots, plot_training
 
 BEST = "best.safetensors"
-RUN = "run.json"
 _MEAN_OF = 64
 """Examples from which the first predictions are taken."""
 _LEAST_SPREAD = 0.1
@@ -132,7 +131,7 @@ def train_invertibility(
         images = images.contiguous(memory_format=torch.channels_last)
         # Dropout draws from the global random state, which a resumed run does not have.
         with torch.random.fork_rng(forked):
-            torch.manual_seed(_mixed(training.seed, "dropout", step))
+            torch.manual_seed(mixed(training.seed, "dropout", step))
             return losses(trainer.model.stacked(images), errors, config)
 
     trainer.run(
@@ -157,16 +156,11 @@ class Batches:
 
     def __init__(self, data: ErrorMaps, training: InvertibilityTraining, ahead: bool = False) -> None:
         self.data, self.training = data, training
-        self._pool = ThreadPoolExecutor(1) if ahead else None
-        self._next: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+        self._ahead = Ahead(self.draw, ahead)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Images `[B, 3, H, W]` in [-1, 1] and errors `[B, K, H, W]` of a step."""
-        waiting, self._next = self._next, None
-        batch = waiting[1].result() if waiting and waiting[0] == step else self.draw(step)
-        if self._pool is not None:
-            self._next = (step + 1, self._pool.submit(self.draw, step + 1))
-        return batch
+        return self._ahead(step)
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """The same, at once."""
@@ -180,7 +174,7 @@ class Batches:
         return int(order[position % count])
 
     def _source(self, purpose: str, number: int) -> torch.Generator:
-        return torch.Generator().manual_seed(_mixed(self.training.seed, purpose, number))
+        return torch.Generator().manual_seed(mixed(self.training.seed, purpose, number))
 
 
 def losses(predicted: Tensor, errors: Tensor, config: InvertibilityConfig) -> dict[str, Tensor]:
@@ -247,7 +241,7 @@ def _new_network(
     start: Callable[[InvertibilityNet], object] | None,
 ) -> InvertibilityNet:
     with torch.random.fork_rng([]):
-        torch.manual_seed(_mixed(training.seed, "weights", 0))
+        torch.manual_seed(mixed(training.seed, "weights", 0))
         network = InvertibilityNet(config)
     some = data.batch(range(min(len(data), _MEAN_OF)))[1]
     network.start_from_means(some.mean(dim=(0, 2, 3)))
@@ -275,28 +269,5 @@ def _claim(folder: Path, config: InvertibilityConfig, training: InvertibilityTra
     digest = hashlib.sha256()
     for index, name in enumerate(data.names):
         digest.update(f"{name} {data.hash(index)}\n".encode())
-    run = {
-        "network": json.loads(config.to_json()),
-        "training": json.loads(json.dumps(asdict(training))),
-        "data": {"images": len(data), "sha256": digest.hexdigest()},
-    }
-    path = folder / RUN
-    if not path.exists():
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(run, indent=1, sort_keys=True), encoding="utf-8")
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        other = [name for name in run if before.get(name) != run[name]]
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); remove the folder to start anew.") from error
-    if other:
-        raise CheckpointError(
-            f"{folder} holds a training with another {' and '.join(other)}, see {path.name}. "
-            "Choose another folder, or remove this one to start anew."
-        )
-
-
-def _mixed(seed: int, purpose: str, number: int) -> int:
-    """A seed that differs in all its bits from those of other purposes and numbers."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {purpose} {number}".encode()).digest()[:7], "big")
+    kept = {"images": len(data), "sha256": digest.hexdigest()}
+    claim(folder, {"network": json.loads(config.to_json()), "training": asdict(training), "data": kept})

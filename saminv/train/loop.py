@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import csv
 import math
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .._errors import CheckpointError
+from .._errors import CheckpointError, TrainingError
 from .._files import atomic_write
+from ._logs import append_row, keep_rows
 
 Model = TypeVar("Model", bound=nn.Module)
 LOG, VALIDATION = "log.csv", "validation.csv"
+MOST_LOST = 20
+"""So many updates of the same weights in a row may have losses or gradients that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,15 @@ class TrainerConfig:
         decay: Share of the steps, at the end, over which the rate decays.
         betas: Adam's decay rates.
         average_decay: Decay of the averaged weights per step.
+        average_half_life: Steps after which half of the averaged weights is new, instead of a decay.
+        average_ramp: The half-life is at most this part of the steps taken so far.
+        extra_rate: Rate of the further modules, as a factor on that of the model.
+        extra_betas: Their decay rates.
         save_every: Steps between checkpoints and log rows.
         validate_every: Steps between validations; 0 for none.
+        batch: Images of a step. Where it is given, rows say how many thousand images have been shown, "kimg", and how
+            many in a second.
+        log, validation: Names of the logs, CSV or JSON lines by their suffix.
     """
 
     steps: int
@@ -48,8 +58,15 @@ class TrainerConfig:
     decay: float = 1.0
     betas: tuple[float, float] = (0.9, 0.99)
     average_decay: float = 0.998
+    average_half_life: float | None = None
+    average_ramp: float = 0.05
+    extra_rate: float = 1.0
+    extra_betas: tuple[float, float] = (0.0, 0.99)
     save_every: int = 500
     validate_every: int = 0
+    batch: int = 0
+    log: str = LOG
+    validation: str = VALIDATION
 
     def rate(self, step: int) -> float:
         """Learning rate at a step."""
@@ -60,17 +77,25 @@ class TrainerConfig:
         wave = 0.5 + 0.5 * math.cos(math.pi * min(max(progress, 0.0), 1.0))
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * wave
 
+    def average(self, step: int) -> float:
+        """Decay of the averaged weights at a step."""
+        if self.average_half_life is None:
+            return min(self.average_decay, (1 + step) / (10 + step))
+        half_life = min(self.average_half_life, self.average_ramp * step)
+        return 0.5 ** (1 / half_life) if half_life > 0 else 0.0
+
 
 class Trainer(Generic[Model]):
     """Trains one model; a killed run continues from its last checkpoint.
 
-    Ctrl-C ends a run after the step in hand, with a checkpoint; a second one ends it at once, without.
+    Ctrl-C or SIGTERM ends a run after the step in hand, with a checkpoint; a second one ends it at once, without. An
+    update whose loss or gradients are not finite is left out, with a warning; too many in a row end the run.
 
     Args:
         model: Module in training mode.
         config: Schedule.
-        folder: Where ``checkpoint.pt``, ``log.csv`` and ``validation.csv`` live.
-        extra: Further modules and optimisers to keep in the checkpoint, by name.
+        folder: Where ``checkpoint.pt`` and the logs live.
+        extra: Further modules to keep in the checkpoint, by name; each that has weights gets an optimiser.
 
     Attributes:
         step: Steps taken.
@@ -84,15 +109,19 @@ class Trainer(Generic[Model]):
         self.average: Model = copy.deepcopy(model).eval().requires_grad_(False)
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
         self.extra_optimisers = {
-            name: torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
+            name: torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=config.extra_betas)
             for name, module in extra.items()
+            if any(True for _ in module.parameters())
         }
         self.step, self.seconds = 0, 0.0
         self.best: dict[str, float] = {}
         self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._busy = 0.0
+        self._lost: dict[str, int] = {}
         self.load()
         # Rows of steps that a killed run took after its last checkpoint are written again when these are repeated.
-        for name in (LOG, VALIDATION):
+        for name in (config.log, config.validation):
             keep_rows(self.folder / name, self.step)
 
     @property
@@ -101,20 +130,27 @@ class Trainer(Generic[Model]):
         return self.folder / "checkpoint.pt"
 
     def save(self) -> None:
-        """Write the checkpoint atomically."""
+        """Write the checkpoint atomically.
+
+        Raises:
+            OutputError: If it cannot be written, for example because the disk is full; the last one stays.
+        """
         state = {
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
             "sums": self._sums,
+            "counts": self._counts,
+            "busy": self._busy,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "extra": {name: module.state_dict() for name, module in self.extra.items()},
             "extra_optimisers": {name: o.state_dict() for name, o in self.extra_optimisers.items()},
         }
-        with atomic_write(self.checkpoint) as path:
-            torch.save(state, path)
+        # Into a file of ours: torch hides why its own could not be written.
+        with atomic_write(self.checkpoint) as path, path.open("wb") as file:
+            torch.save(state, file)
 
     def load(self) -> None:
         """Continue from the checkpoint if there is one.
@@ -131,13 +167,17 @@ class Trainer(Generic[Model]):
             self.optimiser.load_state_dict(state["optimiser"])
             for name, module in self.extra.items():
                 module.load_state_dict(state["extra"][name])
-                self.extra_optimisers[name].load_state_dict(state["extra_optimisers"][name])
+            for name, optimiser in self.extra_optimisers.items():
+                optimiser.load_state_dict(state["extra_optimisers"][name])
         except Exception as error:
             raise CheckpointError(
                 f"{self.checkpoint} does not fit this run ({error}); remove it to start anew."
             ) from error
         self.step, self.seconds = state["step"], state.get("seconds", 0.0)
-        self.best, self._sums = state.get("best", {}), state.get("sums", {})
+        self.best, self._sums, self._busy = state.get("best", {}), state.get("sums", {}), state.get("busy", 0.0)
+        # Older checkpoints have losses that every step had.
+        since = (self.step - 1) % self.config.save_every + 1
+        self._counts = state.get("counts", dict.fromkeys(self._sums, since))
 
     def run(
         self,
@@ -146,30 +186,34 @@ class Trainer(Generic[Model]):
         *,
         validate: Callable[[Model], dict[str, float]] | None = None,
         keep: Callable[[Model], object] | None = None,
+        by: str = "loss",
     ) -> None:
         """Take steps until ``until`` (all where None).
 
         ``compute(step)`` returns the losses of one step by name; the one called "loss" is minimised. It must depend on
-        the step alone for its random numbers, so that a resumed run sees the same data.
+        the step alone for its random numbers, so that a resumed run sees the same data. Losses that some steps do not
+        have are averaged over those that have them.
 
         ``validate(average)`` returns figures of the model with averaged weights, every ``config.validate_every`` steps
-        and at the last one; where its "loss" is lower than ever, ``keep(average)`` is called.
+        and at the last one; where the one called ``by`` is lower than ever, ``keep(average)`` is called.
 
         Raises:
             KeyboardInterrupt: After Ctrl-C, once the checkpoint is written.
+            TrainingError: If too many updates in a row are not finite.
+            OutputError: If a log or the checkpoint cannot be written.
         """
         last = min(until or self.config.steps, self.config.steps)
         with tqdm(total=last, initial=self.step, unit="step", mininterval=5) as bar, _noted_interrupt() as interrupted:
             clock = time.time()
             while self.step < last:
-                losses = self._update(compute)
-                for name, value in losses.items():
-                    self._sums[name] = self._sums.get(name, 0.0) + float(value)
+                began = time.time()
+                self._count(self._update(compute))
+                self._busy += time.time() - began
                 self.step += 1
                 self.seconds, clock = self.seconds + time.time() - clock, time.time()
                 bar.update()
                 if validate is not None and self._due(self.config.validate_every):
-                    self._validate(validate, keep)
+                    self._validate(validate, keep, by)
                 if self._due(self.config.save_every):
                     bar.set_postfix({name: f"{value:.4g}" for name, value in self._report().items()})
                     self.save()
@@ -178,74 +222,105 @@ class Trainer(Generic[Model]):
                 if interrupted():
                     raise KeyboardInterrupt
 
+    def descend(self, loss: Tensor, extra: str | None = None) -> bool:
+        """One step of the optimiser of the model, or of a further module; of no one else's weights.
+
+        Returns:
+            False if it was left out, because the loss or a gradient is not finite.
+
+        Raises:
+            TrainingError: If that has happened too often in a row.
+        """
+        optimiser = self.optimiser if extra is None else self.extra_optimisers[extra]
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        name = extra or "model"
+        if _finite(loss, [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]):
+            optimiser.step()
+            self._lost[name] = 0
+            return True
+        self._lost[name] = self._lost.get(name, 0) + 1
+        if self._lost[name] >= MOST_LOST:
+            raise TrainingError(
+                f"Losses or gradients of the {name} were not finite {MOST_LOST} times in a row, up to step "
+                f"{self.step}. The last checkpoint in {self.folder} is sound. Start anew in another folder with a "
+                "lower learning rate, or in full precision."
+            )
+        if self._lost[name] == 1:
+            warnings.warn(
+                f"Step {self.step}: the loss of the {name} or its gradients are not finite; left out.", stacklevel=2
+            )
+        return False
+
     def _due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.config.steps)
 
+    def _count(self, losses: dict[str, Tensor]) -> None:
+        # One look at the device.
+        numbers = torch.stack([value.float().reshape(()) for value in losses.values()]).tolist()
+        for name, number in zip(losses, numbers):
+            known = math.isfinite(number)
+            self._sums[name] = self._sums.get(name, 0.0) + (number if known else 0.0)
+            self._counts[name] = self._counts.get(name, 0) + known
+
     def _report(self) -> dict[str, float]:
         """Write the mean losses since the last row of the log as a row."""
-        count = (self.step - 1) % self.config.save_every + 1
-        row = {name: total / count for name, total in self._sums.items()}
-        self._log(LOG, row)
-        self._sums = {}
+        counts = self._counts
+        row = {name: total / counts[name] if counts[name] else math.nan for name, total in self._sums.items()}
+        if self.config.batch:
+            steps = (self.step - 1) % self.config.save_every + 1
+            row["images_per_second"] = steps * self.config.batch / max(self._busy, 1e-9)
+        self._log(self.config.log, row)
+        self._sums, self._counts, self._busy = {}, {}, 0.0
         return row
 
-    def _validate(self, validate: Callable[[Model], dict[str, float]], keep: Callable[[Model], object] | None) -> None:
+    def _validate(
+        self, validate: Callable[[Model], dict[str, float]], keep: Callable[[Model], object] | None, by: str
+    ) -> None:
         with torch.no_grad():
             row = validate(self.average)
         # Kept before the checkpoint says so: a run killed between the two repeats the step and keeps the same again.
-        if row["loss"] < self.best.get("loss", math.inf):
-            self.best = {"loss": row["loss"], "step": self.step}
+        if row[by] < self.best.get("loss", math.inf):
+            self.best = {"loss": row[by], "step": self.step}
             if keep is not None:
                 keep(self.average)
-        self._log(VALIDATION, row)
+        self._log(self.config.validation, row)
 
     def _update(self, compute: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
         rate = self.config.rate(self.step)
-        for optimiser in (self.optimiser, *self.extra_optimisers.values()):
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        for optimiser in self.extra_optimisers.values():
             for group in optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * self.config.extra_rate
         losses = compute(self.step)
-        self.optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        self.optimiser.step()
+        self.descend(losses["loss"])
         self._follow()
         return {name: value.detach() for name, value in losses.items()}
 
     @torch.no_grad()
     def _follow(self) -> None:
-        decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
+        decay = self.config.average(self.step)
         for mine, theirs in zip(self.average.parameters(), self.model.parameters()):
             mine.lerp_(theirs, 1 - decay)
         for kept, current in zip(self.average.buffers(), self.model.buffers()):
             kept.copy_(current)
 
     def _log(self, name: str, row: dict[str, float]) -> None:
-        path = self.folder / name
-        fresh = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if fresh:
-                writer.writerow(["step", "seconds", *row])
-            writer.writerow([self.step, f"{self.seconds:.1f}", *(f"{value:.6g}" for value in row.values())])
+        shown = {"kimg": self.step * self.config.batch / 1000} if self.config.batch else {}
+        append_row(self.folder / name, {"step": self.step, "seconds": round(self.seconds, 1), **shown, **row})
 
 
-def keep_rows(path: Path, step: int) -> None:
-    """Drop the rows of a log, if there is one, that belong to steps after ``step`` or are not whole."""
-    if not path.exists():
-        return
-    with path.open(newline="") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
-    kept = [row for row in rows if len(row) == len(head) and row[0].isdigit() and int(row[0]) <= step]
-    if not kept:
-        path.unlink()
-    elif len(kept) < len(rows):
-        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([head, *kept])
+def _finite(loss: Tensor, gradients: list[Tensor]) -> bool:
+    """Whether a loss and all gradients are finite; one look at the device."""
+    norm = torch.nn.utils.get_total_norm([loss.detach().reshape(1).to(torch.float32), *gradients])
+    # The norm alone may overflow where no gradient does.
+    return bool(torch.isfinite(norm)) or all(bool(torch.isfinite(value).all()) for value in (loss, *gradients))
 
 
 @contextlib.contextmanager
 def _noted_interrupt() -> Iterator[Callable[[], bool]]:
-    """Inside, a first Ctrl-C is only noted, since it might fall into the middle of a step; a second one is raised."""
+    """Inside, a first Ctrl-C or SIGTERM is only noted: it may fall into the middle of a step. The second is raised."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -256,8 +331,9 @@ def _noted_interrupt() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         noted.append(number)
 
-    previous = signal.signal(signal.SIGINT, note)
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(noted)
     finally:
-        signal.signal(signal.SIGINT, previous or signal.default_int_handler)
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)

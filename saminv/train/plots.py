@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .._errors import InputError, MissingExtraError
 from .._plots import new_figure, save_figure
+from ._logs import read_rows
 from .loop import LOG, VALIDATION
+from .score import LABEL
+from .settings import LOG as GENERATOR_LOG
+from .settings import SCORES
 
 
 def plot_training(folder: str | Path, path: str | Path | None = None) -> Path:
@@ -38,6 +41,33 @@ def plot_training(folder: str | Path, path: str | Path | None = None) -> Path:
         right.plot(validation["step"], validation[name], label=name.removeprefix("r2_"))
     right.set(xlabel="step", ylabel="R² over the pixels held out", ylim=(-0.1, 1))
     return _save(figure, (left, right), folder / "training.png" if path is None else path)
+
+
+def plot_generator(folder: str | Path, path: str | Path | None = None) -> Path:
+    """Draw the scores and the losses of a generator's training; returns the picture's path.
+
+    Args:
+        folder: Of the training.
+        path: The picture, ``curve.png`` in the folder if None.
+
+    Raises:
+        InputError: If the folder has no scores yet.
+        MissingExtraError: If matplotlib is not installed.
+        OutputError: If the picture cannot be written.
+    """
+    folder = Path(folder)
+    figure = new_figure(10, 4)
+    scores, losses = read_rows(folder / SCORES), read_rows(folder / GENERATOR_LOG)
+    if not scores:
+        raise InputError(f"{folder} has no {SCORES} yet; train first.")
+    left, right = figure.subplots(1, 2)
+    left.plot([row["kimg"] for row in scores], [row["score"] for row in scores], marker="o", markersize=3)
+    left.set(xlabel="thousand images shown", ylabel=LABEL, ylim=(0, None))
+    for name, shown in (("loss", "generator"), ("critic", "discriminator")):
+        rows = [row for row in losses if name in row]
+        right.plot([row["kimg"] for row in rows], [row[name] for row in rows], label=shown)
+    right.set(xlabel="thousand images shown", ylabel="loss")
+    return _save(figure, (left, right), folder / "curve.png" if path is None else path)
 
 
 def plot_evaluation(record: Mapping[str, Any], path: str | Path) -> Path:
@@ -88,11 +118,8 @@ def _draw_table(axes: Any, spaces: Sequence[str], counts: Sequence[Sequence[int]
 
 def _columns(path: Path) -> dict[str, list[float]]:
     """The columns of a log by name; empty where there is none."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        head, *rows = list(csv.reader(file)) or [[]]
-    return {name: [float(row[k]) for row in rows if len(row) == len(head)] for k, name in enumerate(head)}
+    rows = read_rows(path)
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
 def _save(figure: Any, axes: Sequence[Any], path: str | Path) -> Path:

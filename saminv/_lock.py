@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import IO
 
-from .._errors import OutputError, RunError
-from .._files import take_lock
+from ._errors import OutputError, RunError
+from ._files import take_lock
 
 
 class Lock:

@@ -1,4 +1,4 @@
-"""Which pictures a run is about, and what each is called."""
+"""Which pictures a run or a training is about, and what each is called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .._errors import InputError
+from ._errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
 """Files in a folder that count as pictures; a file that is named itself is always taken."""
