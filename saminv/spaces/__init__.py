@@ -20,6 +20,7 @@ from .feature_style import FeatureStyleSpace
 from .noise import NoiseSpace
 from .padding import PaddingSpace
 from .styles import WPlusSpace, WSpace
+from .warm import warm_values
 from .z import ZSpace
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "cut_off",
     "make_space",
     "resolve_spaces",
+    "warm_values",
 ]
