@@ -621,7 +621,7 @@ def test_generators_without_padding_take_no_such_encoder():
 
 IMPOSSIBLE = {
     "side": (lambda: GradualConfig(8, 12, image_size=(48, 48)), "power of two from 32"),
-    "no styles": (lambda: GradualConfig(0, 12), "at least one style"),
+    "no styles": (lambda: GradualConfig(0, 12), "1 to 1000 styles of at least one"),
     "trunk": (lambda: GradualConfig(8, 12, trunk="vgg"), "trunk must be one of"),
     "iterations": (lambda: GradualConfig(8, 12, iterations=-1), "iterations must be"),
     "stages": (lambda: GradualConfig(8, 12, widths=(8, 8)), "four stages"),
@@ -641,6 +641,29 @@ def test_configurations_that_make_no_sense(case):
     make, words = IMPOSSIBLE[case]
     with pytest.raises(InputError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"widths": [1 << 60] * 4},
+        {"widths": [8.5, 9, 9, 12]},
+        {"widths": "wide"},
+        {"blocks": [10**9, 1, 1, 1]},
+        {"num_styles": 10**9},
+        {"style_dim": None},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_files_whose_configuration_is_damaged(tmp_path, generator, change):
+    encoder = tiny("gradual", generator)
+    config = json.dumps({**json.loads(encoder.config.to_json()), **change})
+    path = tmp_path / "damaged.safetensors"
+    header = {"format": "saminv.encoder.1", "architecture": "gradual", "config": config}
+    save_file({"x": torch.zeros(1)}, path, header)
+    with pytest.raises(CheckpointError):
+        load_encoder(path)
 
 
 def test_settings_that_no_encoder_has(generator):

@@ -26,6 +26,8 @@ ARCHITECTURES: Registry[type[AbstractEncoder]] = Registry("architecture of encod
 
 SMALLEST = 32
 """Least longer side at which an encoder sees pictures: a sixteenth of it has to be left for the styles."""
+MOST_STYLES = 1000
+"""More than any generator has; a damaged file may say more."""
 BLACK = -1.0
 _SHOWN = 12
 """Leading characters of a fingerprint that a message shows."""
@@ -59,8 +61,8 @@ class EncoderConfig:
                 f"image_size must be (height, width), the longer one a power of two from {SMALLEST} up; got "
                 f"{self.image_size}."
             )
-        if min(self.num_styles, self.style_dim) < 1:
-            raise InputError(f"An encoder gives at least one style of one number, not {self}.")
+        if min(self.num_styles, self.style_dim) < 1 or self.num_styles > MOST_STYLES:
+            raise InputError(f"An encoder gives 1 to {MOST_STYLES} styles of at least one number, not {self}.")
 
     def to_json(self) -> str:
         """The configuration as JSON."""

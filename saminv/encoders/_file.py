@@ -75,8 +75,11 @@ def build_encoder(architecture: str, config: EncoderConfig, arrays: Mapping[str,
     Raises:
         CheckpointError: If an array is missing, unknown, of another shape, or not finite; the first one is named.
     """
-    with torch.device("meta"):
-        encoder = ARCHITECTURES.get(architecture)(config)
+    try:
+        with torch.device("meta"):
+            encoder = ARCHITECTURES.get(architecture)(config)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{what} is damaged: there is no {architecture} encoder {config}: {error}") from error
     slots, filled = encoder.state_dict(), {}
     for name, slot in slots.items():
         if IGNORED.search(name):

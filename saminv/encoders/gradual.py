@@ -26,6 +26,8 @@ from ._base import ARCHITECTURES, AbstractEncoder, EncoderConfig, framed, usual_
 from ._trunk import IR_BLOCKS, REDUCTION, RESNET_BLOCKS, WIDTHS, StyleBranch, usual_levels
 
 TRUNKS = ("ir-se", "resnet")
+MOST_BLOCKS = 100
+"""Of a stage; a damaged file may say more."""
 ITERATIONS = 5
 """Times that the published ReStyle encoders look."""
 
@@ -140,8 +142,9 @@ class GradualEncoder(AbstractEncoder):
 
 def check_stages(widths: tuple[int, ...], blocks: tuple[int, ...], reduction: int = 1) -> None:
     """Raise ``InputError`` unless these are widths and blocks of four stages."""
-    if len(widths) != 4 or len(blocks) != 4 or min((*widths, *blocks, reduction)) < 1 or min(widths) < reduction:
+    four = len(widths) == len(blocks) == 4 and min((*widths, *blocks, reduction)) > 0
+    if not four or min(widths) < reduction or max(blocks) > MOST_BLOCKS:
         raise InputError(
             f"An encoder has four stages: widths must be four numbers from reduction ({reduction}) up and blocks four "
-            f"from 1 up; got {widths} and {blocks}."
+            f"from 1 to {MOST_BLOCKS}; got {widths} and {blocks}."
         )

@@ -7,6 +7,7 @@ is apart from it (:func:`read_published`), and executes nothing.
 from __future__ import annotations
 
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,7 +83,7 @@ def published_layout(arrays: Arrays, settings: Mapping[str, Any], what: str) -> 
                 return adapter(named, settings)
             except CheckpointError as error:
                 raise CheckpointError(f"{what}: {error}") from error
-            except (KeyError, IndexError, ValueError) as error:
+            except (KeyError, IndexError, ValueError, TypeError, ZeroDivisionError) as error:
                 reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
                 raise CheckpointError(f"{what} is damaged, or no whole encoder: {reason}") from error
     shown = ", ".join(sorted(named)[:4]) or "nothing"
@@ -187,7 +188,8 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if path.suffix == ".safetensors":
         return dict(read_state(path)), {}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A memory map spares reading the generator; files of the older format cannot be mapped.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is damaged, or holds more than plain arrays: {reason}") from error
