@@ -13,6 +13,7 @@ from ._open import load_generator
 from ._recipe import DEFAULT_STEPS, make_recipe
 from ._search import TAUS, Sweep, search_job, sweep_job
 from .editing import edit_solution
+from .encoders import AbstractEncoder
 from .generators import AbstractGenerator
 from .images import load_many
 from .metrics._base import AbstractMetric
@@ -38,7 +39,7 @@ def invert(
     segmenter: str | AbstractSegmenter | Any = "auto",
     invertibility: str | AbstractInvertibility | GivenRegions | Regions = "auto",
     metric: str | AbstractMetric = "auto",
-    encoder: str | Tensor | Solution = "auto",
+    encoder: str | Path | AbstractEncoder | Tensor | Solution = "auto",
     steps: int = DEFAULT_STEPS,
     formulation: str = "paper",
     tap_point: str = "layer",
@@ -80,7 +81,8 @@ def invert(
             else "measured".
         metric: Perceptual metric by name; "auto" is "demo" for the demo generator and "lpips-vgg" for all others.
         encoder: Where to start: "nearest" (the nearest of random samples), "mean" or "none" (the mean w), "auto" (three
-            tenths of the way from the mean to the nearest sample), styles `[L, D]` or `[B, L, D]`, or another solution.
+            tenths of the way from the mean to the nearest sample), an encoder by its name, its file or as it is, styles
+            `[L, D]` or `[B, L, D]`, or another solution.
         steps: Steps in all; 0 returns the start.
         formulation: "paper" or "published" form of masks and regularisers.
         tap_point: "layer" or "block", where feature deltas act.

@@ -25,6 +25,7 @@ from ._presets import PRESETS, Preset
 from ._target import Target, make_target
 from ._types import Latents
 from ._version import __version__
+from .encoders import ENCODERS, AbstractEncoder, encoder_for
 from .generators import AbstractGenerator
 from .images import Picture, fit
 from .metrics import get_metric
@@ -48,7 +49,7 @@ from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
 from .optim.precision import Precision, find_precision
 from .optim.slots import Slots, check_graph
 from .optim.solve import check_steps
-from .optim.start import nearest_styles
+from .optim.start import domain_distance, nearest_styles
 from .regions import Regions
 from .segment import (
     PREDICTED_TAU,
@@ -65,7 +66,7 @@ from .segment import (
 )
 from .segment.allocate import SegmentErrors, Tau, check_tau, thresholds
 from .solution import Solution
-from .spaces import AbstractSpace, AbstractStyleSpace, cut_off, resolve_spaces
+from .spaces import AbstractSpace, AbstractStyleSpace, cut_off, resolve_spaces, warm_values
 from .spaces._base import SpaceOptions, latent_styles, style_base
 
 DEFAULT_TAU = 0.3
@@ -80,6 +81,8 @@ LONE_RATE = 0.2
 HIGHEST_RATE = 0.3
 """To which the rate of the style space rises in runs of fewer steps than usual."""
 SOLVERS = ("auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs")
+STARTS = ("auto", "nearest", "mean", "none")
+"""Starts without an encoder, by name."""
 START_TRUNCATION = 0.3
 """How far towards the nearest sample a run starts, from the mean w: from farther on, some cannot turn back."""
 DEFAULT_FEATURE_RATE = 1.0
@@ -159,6 +162,8 @@ class Recipe:
         each = thresholds(self.tau if isinstance(self.tau, Mapping) else taus, segments, usual=taus)
         measured = _measured(self, distance, target)
         regions = _regions(self, segments, target, each, measured)
+        if isinstance(self.encoder, AbstractEncoder):
+            styles, warm = _encoded(self, self.encoder, target, regions)
         formulation = self.options.formulation
         problem = Problem(
             self.generator,
@@ -421,7 +426,7 @@ def _single(
         segmenter=_segmenter(segmenter, suited),
         invertibility=known,
         fallback=isinstance(invertibility, str) and invertibility == "auto" and known != "measured",
-        encoder=encoder,
+        encoder=_encoder(encoder, opened),
         weights=_weights(formulation, losses or {}, weights or {}),
         losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
         descent=_descent(solver, rate, rates, options, resolved, steps),
@@ -554,7 +559,10 @@ def _candidates(spaces: Sequence[AbstractSpace], named: Sequence[str]) -> tuple[
 
 
 def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor | None]:
-    """Start styles `[B, L, D]`, warm values of further spaces, and the distance to the nearest sample `[B]`."""
+    """Start styles `[B, L, D]`, warm values of further spaces, and the distance to the nearest sample `[B]`.
+
+    The styles of an encoder come later: some have to know the regions, which depend on the distance.
+    """
     encoder, generator, batch = recipe.encoder, recipe.generator, len(target)
     if isinstance(encoder, Solution):
         if len(encoder) != batch:
@@ -573,12 +581,41 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
         styles = encoder.detach().to(target).reshape(-1, *shape)
         return styles.expand(batch, -1, -1), None, None
     mean = generator.mean_styles(recipe.options.label).to(target)
+    if isinstance(encoder, AbstractEncoder):
+        distance = domain_distance(generator, target, recipe.seed, recipe.options.label)
+        return mean.expand(batch, -1, -1), None, distance
     if encoder in ("mean", "none"):
         return mean.expand(batch, -1, -1), None, None
-    if encoder in ("auto", "nearest"):
-        styles, distance = nearest_styles(generator, target, recipe.metric, recipe.seed, recipe.options.label)
-        return styles if encoder == "nearest" else mean.lerp(styles, START_TRUNCATION), None, distance
-    raise InputError(f"encoder={encoder!r} is unknown; use 'auto', 'nearest', 'mean', styles, or a solution.")
+    styles, distance = nearest_styles(generator, target, recipe.metric, recipe.seed, recipe.options.label)
+    return styles if encoder == "nearest" else mean.lerp(styles, START_TRUNCATION), None, distance
+
+
+def _encoder(given: Any, generator: AbstractGenerator) -> Any:
+    """What was given, with encoders opened and put beside the generator.
+
+    Raises:
+        InputError: If it is no start, or an encoder for another generator.
+        CheckpointError: If it is the path of a file that holds no encoder.
+    """
+    if isinstance(given, (Tensor, np.ndarray, Solution)) or (isinstance(given, str) and given in STARTS):
+        return given
+    named = isinstance(given, str) and (given in ENCODERS or bool(Path(given).suffix))
+    if named or isinstance(given, (Path, AbstractEncoder)):
+        return encoder_for(given, generator)
+    raise InputError(
+        f"encoder={given!r} is unknown; use {', '.join(map(repr, (*STARTS, *ENCODERS)))}, the file of an encoder, "
+        "styles, or a solution."
+    )
+
+
+@torch.no_grad()
+def _encoded(
+    recipe: Recipe, encoder: AbstractEncoder, target: Tensor, regions: Regions
+) -> tuple[Tensor, dict[str, dict[str, Tensor]]]:
+    """Styles `[B, L, D]` and values of further spaces as an encoder says them of targets."""
+    found = encoder.encode(target, recipe.generator, regions)
+    styles = found["W+"]["w"].to(target)
+    return styles, warm_values(recipe.generator, recipe.spaces, styles, found)
 
 
 def _picture_taus(tau: Tau | None, distance: Tensor | None, target: Tensor, usual: float) -> Tensor:

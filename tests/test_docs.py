@@ -17,6 +17,7 @@ import torch
 import saminv
 from saminv import images
 from saminv.cli import _parser
+from saminv.encoders import ARCHITECTURES, ENCODERS
 from saminv.generators import GENERATORS
 from saminv.generators._base import EIGENVALUE_FLOOR, STATISTICS_SAMPLES
 from saminv.metrics import METRICS
@@ -67,7 +68,7 @@ def few_steps(monkeypatch):
         monkeypatch.setattr(f"{owner}.solve", short)
     few_samples = functools.partial(saminv._recipe.nearest_styles, samples=12)
     monkeypatch.setattr("saminv._recipe.nearest_styles", few_samples)
-    for registry in (GENERATORS, METRICS, SEGMENTERS, SPACES):
+    for registry in (ARCHITECTURES, ENCODERS, GENERATORS, METRICS, SEGMENTERS, SPACES):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 

@@ -17,7 +17,8 @@ from .. import images
 from .._errors import InputError
 from .._open import load_generator
 from .._presets import PRESETS
-from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, SOLVERS, metric_name
+from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, SOLVERS, STARTS, metric_name
+from ..encoders import ENCODERS, AbstractEncoder, encoder_for, is_encoder_file
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric
 from ..optim.precision import PRECISIONS
@@ -130,7 +131,12 @@ def _add_problem(group: Any, steps: int) -> None:
         help="demo, a network of saminv fetch --list, or a .safetensors file",
     )
     add("--label", metavar="L", help="class number, or vector such as 0,0,1, of a conditional generator")
-    add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
+    add(
+        "--encoder",
+        default="auto",
+        metavar="E",
+        help=f"start: {', '.join((*STARTS, *ENCODERS))}, the file of an encoder, or a solution file",
+    )
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")
     add("--solver", default="auto", choices=SOLVERS, help="method of descent (auto is adam)")
     add("--frozen", nargs="+", default=[], metavar="SPACE", help="spaces that stay where they start")
@@ -284,9 +290,13 @@ def _invertibility(text: str, spaces: Sequence[str]) -> str | GivenInvertibility
     return GivenInvertibility(text) if suffix == ".npz" else GivenRegions(text, spaces)
 
 
-def _encoder(text: str, generator: AbstractGenerator, count: int | None) -> str | Solution:
-    if Path(text).suffix != ".safetensors":
+def _encoder(text: str, generator: AbstractGenerator, count: int | None) -> str | AbstractEncoder | Solution:
+    path = Path(text)
+    if text in STARTS or not path.suffix:
         return text
+    if path.suffix != ".safetensors" or is_encoder_file(path):
+        # Opened once, for all pictures.
+        return encoder_for(path, generator)
     start = Solution.load(text, generator=generator)
     if count is None and len(start) != 1:
         raise InputError(f"--encoder {text} has {len(start)} images, but every picture starts from it; it needs one.")

@@ -72,7 +72,7 @@ def nearest_styles(
         to its own nearest neighbour: about 1 for pictures the generator could have made.
     """
     bank = sample_bank(generator, seed, label, samples)
-    distance = torch.cdist(_thumbnail(target), bank.thumbnails)
+    distance = _distances(target, bank)
     chosen = []
     for row in range(len(target)):
         finalists = distance[row].topk(min(FINALISTS, samples), largest=False).indices
@@ -80,6 +80,24 @@ def nearest_styles(
         prepared = metric.prepare(target[row : row + 1].expand(len(finalists), -1, -1, -1))
         chosen.append(finalists[metric.coarse(images, prepared).argmin()])
     return bank.styles[torch.stack(chosen)], distance.amin(dim=1) / bank.spacing
+
+
+@torch.no_grad()
+def domain_distance(
+    generator: AbstractGenerator,
+    target: Tensor,
+    seed: int = 0,
+    label: Tensor | int | None = None,
+    samples: int = SAMPLES,
+) -> Tensor:
+    """How far the nearest small picture is `[B]`, as :func:`nearest_styles` says it, without choosing a sample."""
+    bank = sample_bank(generator, seed, label, samples)
+    return _distances(target, bank).amin(dim=1) / bank.spacing
+
+
+def _distances(target: Tensor, bank: Bank) -> Tensor:
+    """Distances `[B, N]` of targets to the samples, as small pictures."""
+    return torch.cdist(_thumbnail(target), bank.thumbnails)
 
 
 def _render(generator: AbstractGenerator, styles: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from .feature_style import FeatureStyleSpace
 from .noise import NoiseSpace
 from .padding import PaddingSpace
 from .styles import WPlusSpace, WSpace
+from .warm import warm_values
 from .weights import GeneratorSpace
 from .z import ZPlusSpace, ZSpace
 
@@ -44,4 +45,5 @@ __all__ = [
     "cut_off",
     "make_space",
     "resolve_spaces",
+    "warm_values",
 ]

@@ -1,0 +1,166 @@
+"""PadInv's encoder: styles for W+, and the padding of the early layers.
+
+Reference:
+    Bai et al., 2022, arXiv 2203.11105, section 3.3, and table S1 of its supplement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._errors import InputError
+from .._types import Latents
+from ..generators._base import AbstractGenerator
+from ..ops.instance_padding import ring_of
+from ..regions import Regions
+from ._base import ARCHITECTURES, AbstractEncoder, EncoderConfig, usual_config
+from ._trunk import IR_BLOCKS, REDUCTION, WIDTHS, IRBlock, StyleBranch, usual_levels
+from .gradual import check_stages
+
+PADDINGS = (0, 1, 3, 5, 7)
+"""Those of the space "P": the constant, and one ring for each resolution from 4 to 32."""
+MAP_SIDE = 34
+"""Of a padding map: what a feature of 32 x 32 and its ring need."""
+LEVEL = 1
+"""Level of the pyramid, counted from the coarsest, that paddings are read off."""
+EXTRACTORS = 2
+"""Residual blocks before the convolutions to the paddings."""
+
+
+@dataclass(frozen=True)
+class PadInvConfig(EncoderConfig):
+    """Shape of a :class:`PadInvEncoder`.
+
+    Attributes:
+        paddings: Numbers of the paddings that it gives; none makes it its own baseline, which gives W+ alone.
+        channels: Of each padding. Padding 0 has those of the pyramid, ``widths[3]``, from which it comes unchanged.
+        map_side: Side of the map that holds the rings, larger than the largest feature by 2.
+        per_level: Styles that each level of the pyramid gives, the coarsest first; 3, 4 and the rest if empty.
+        widths, blocks, reduction: Of the trunk.
+    """
+
+    paddings: tuple[int, ...] = PADDINGS
+    channels: tuple[int, ...] = (512,) * 5
+    map_side: int = MAP_SIDE
+    per_level: tuple[int, ...] = ()
+    widths: tuple[int, ...] = WIDTHS
+    blocks: tuple[int, ...] = IR_BLOCKS
+    reduction: int = REDUCTION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_stages(self.widths, self.blocks, self.reduction)
+        if sum(self.levels) != self.num_styles or len(self.levels) != 3:
+            raise InputError(f"per_level must share {self.num_styles} styles out among 3 levels; got {self.levels}.")
+        if len(self.channels) != len(self.paddings) or list(self.paddings) != sorted(set(self.paddings)):
+            raise InputError(
+                f"paddings must be different numbers in order, and channels one number for each; got {self.paddings} "
+                f"and {self.channels}."
+            )
+        if self.paddings[:1] == (0,) and self.channels[0] != self.widths[3]:
+            raise InputError(
+                f"Padding 0 comes from the pyramid unchanged, so widths must end with its {self.channels[0]} channels; "
+                f"got {self.widths}."
+            )
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Styles that each level gives, the coarsest first."""
+        return self.per_level or usual_levels(self.num_styles)
+
+    @property
+    def space(self) -> str:
+        """Name of the space of its paddings."""
+        return "P" if self.paddings == PADDINGS else f"P[{','.join(map(str, self.paddings))}]"
+
+
+@ARCHITECTURES.register("padinv")
+class PadInvEncoder(AbstractEncoder):
+    """Gives W+ and a space of paddings."""
+
+    architecture = "padinv"
+    configuration = PadInvConfig
+
+    def __init__(self, config: PadInvConfig) -> None:
+        super().__init__(config)
+        self.provides = frozenset({"W+", config.space} if config.paddings else {"W+"})
+        self.branch = StyleBranch(
+            3,
+            config.style_dim,
+            max(config.image_size),
+            config.levels,
+            config.widths,
+            config.blocks,
+            config.reduction,
+        )
+        if not config.paddings:
+            return
+        width = config.widths[3]
+        self.extractor = nn.Sequential(*(IRBlock(width, width, 1, config.reduction) for _ in range(EXTRACTORS)))
+        self.paddings = nn.ModuleDict(
+            {str(k): nn.Conv2d(width, count, 1) for k, count in zip(config.paddings, config.channels) if k}
+        )
+
+    @classmethod
+    def config_for(cls, generator: AbstractGenerator, **settings: Any) -> PadInvConfig:
+        offered = [k for k in PADDINGS if f"P{k}" in generator.sites]
+        numbers = tuple(settings.get("paddings", offered))
+        shapes = {k: generator.site(f"P{k}").shape for k in numbers}
+        side = max((_side(shape) for k, shape in shapes.items() if k), default=0)
+        fitting = {
+            "paddings": numbers,
+            "channels": tuple(shape[0] for shape in shapes.values()),
+            "map_side": max(side + 2, 4),
+        }
+        return PadInvConfig(**{**usual_config(generator), **fitting, **settings})
+
+    def forward(self, seen: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
+        """Codes `[B, L, D]`, to be added to the mean styles, and a map `[B, C, T, T]` for each padding by number."""
+        codes, levels = self.branch(seen)
+        if not self.config.paddings:
+            return codes, {}
+        shared = F.interpolate(
+            self.extractor(levels[-1 - LEVEL]), [self.config.map_side] * 2, mode="bicubic", align_corners=True
+        )
+        maps = {0: shared} if self.config.paddings[0] == 0 else {}
+        return codes, maps | {int(k): head(shared) for k, head in self.paddings.items()}
+
+    def _check_sites(self, generator: AbstractGenerator) -> None:
+        for number, channels in zip(self.config.paddings, self.config.channels):
+            if f"P{number}" not in generator.sites:
+                raise InputError(
+                    f"This encoder gives the padding P{number}, which this generator does not have. Take an encoder "
+                    "that was trained for it."
+                )
+            shape, spare = generator.site(f"P{number}").shape, self.config.map_side
+            spare -= _side(shape) + 2 if number else shape[1]
+            if shape[0] != channels or spare < 0 or spare % 2:
+                raise InputError(
+                    f"This encoder gives P{number} of {channels} channels on maps of {self.config.map_side} x "
+                    f"{self.config.map_side}; this generator needs {list(shape)}. Take an encoder that was trained for "
+                    "it."
+                )
+
+    def _encode(self, image: Tensor, generator: AbstractGenerator, regions: Regions | None) -> Latents:
+        codes, maps = self(self.see(image))
+        found: Latents = {"W+": {"w": codes + self.mean_styles(generator)}}
+        if maps:
+            found[self.config.space] = {f"P{k}": part_of(x, generator.site(f"P{k}").shape) for k, x in maps.items()}
+        return found
+
+
+def part_of(padding: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """What a site of a shape `(C, 4, 4)` or `(C, 4 (n + 1))` reads of a padding map `[B, C, T, T]`, from its middle."""
+    if len(shape) == 2:
+        return ring_of(padding, _side(shape), _side(shape))
+    top, left = ((have - want) // 2 for have, want in zip(padding.shape[2:], shape[1:]))
+    return padding[:, :, top : top + shape[1], left : left + shape[2]]
+
+
+def _side(shape: tuple[int, ...]) -> int:
+    """Side n of the feature around which a ring of a shape `(C, 4 (n + 1))` lies."""
+    return shape[1] // 4 - 1
