@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from pathlib import Path
 
 import torch
 
-from ._errors import CheckpointError, InputError
+from ._errors import InputError
+from .checkpoints import load_checkpoint_generator
 from .demo.generator import load_demo_generator
-from .generators import GENERATORS, AbstractGenerator, generator_from_arrays
-from .weights import read_safetensors
+from .generators import GENERATORS, AbstractGenerator
 
 
 def load_generator(generator: str | Path | AbstractGenerator = "demo", device: str = "cpu") -> AbstractGenerator:
     """Open a generator.
 
     Args:
-        generator: A registered name, a .safetensors file that saminv wrote, or a generator, which is passed through.
+        generator: A registered name, a checkpoint of any supported form (:func:`saminv.checkpoints.read_checkpoint`),
+            or a generator, which is passed through. Of a file with several networks it is the averaged generator, of an
+            encoder the generator that belongs to it.
         device: "cpu", "cuda", "cuda:0" or "auto".
 
     Raises:
         InputError: For an unknown name; the message lists the known ones.
-        CheckpointError: For a file that is damaged or holds something else.
+        CheckpointError: For a file that is damaged or holds something else; nothing in it has been executed.
     """
     if isinstance(generator, AbstractGenerator):
         return generator
     name = str(generator)
-    if Path(name).suffix == ".safetensors":
-        path = Path(name)
-        if not path.is_file():
-            raise CheckpointError(f"The generator file {path} does not exist.")
-        return generator_from_arrays(*read_safetensors(path.read_bytes(), str(path)), str(path)).to(pick_device(device))
+    if name not in GENERATORS and _is_path(name):
+        return load_checkpoint_generator(name).to(pick_device(device))
     return _named_generator(name, str(pick_device(device)))
+
+
+def _is_path(name: str) -> bool:
+    """Whether something that is no registered name is meant as a file or folder, be it there or not."""
+    return os.path.lexists(name) or Path(name).suffix != "" or len(Path(name).parts) > 1
 
 
 @functools.lru_cache(maxsize=8)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._errors import CheckpointError
@@ -60,8 +61,10 @@ def stylegan2_from_rosinality(
         raise CheckpointError(
             f"This is no rosinality StyleGAN2 generator: {error} is missing or has no sense."
         ) from error
-    generator = StyleGAN2(config)
-    shapes = {name: tensor.shape for name, tensor in generator.state_dict().items()}
+    _check_kernels(arrays)
+    # On the meta device nothing is allocated: what is asked for is the shapes.
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in StyleGAN2(config).state_dict().items()}
     renamed: dict[str, Tensor] = {}
     for name, tensor in arrays.items():
         ours = _our_name(name)
@@ -70,8 +73,20 @@ def stylegan2_from_rosinality(
         # Axes of 1 stand before and after what ours are.
         fits = ours in shapes and tensor.numel() == shapes[ours].numel()
         renamed[ours] = tensor.reshape(shapes[ours]) if fits else tensor
-    renamed["w_avg"] = generator.w_avg if latent_avg is None else latent_avg.reshape(generator.w_avg.shape)
+    if latent_avg is not None and latent_avg.numel() != config.w_dim:
+        raise CheckpointError(f"its mean latent has the shape {list(latent_avg.shape)} instead of [{config.w_dim}]")
+    renamed["w_avg"] = torch.zeros(config.w_dim) if latent_avg is None else latent_avg.reshape(config.w_dim)
     return build_stylegan2(renamed, config)
+
+
+def _check_kernels(arrays: Mapping[str, Tensor]) -> None:
+    """Make sure that the filters are those of all published networks, since they are not kept."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
+    for name, tensor in arrays.items():
+        if name.endswith("kernel") and (
+            tensor.shape != (4, 4) or not torch.allclose(tensor.float(), torch.outer(taps, taps), atol=1e-3)
+        ):
+            raise CheckpointError(f"its {name} is not the filter 1, 3, 3, 1, which is the only supported one")
 
 
 def _config(arrays: Mapping[str, Tensor], multiplier: float) -> StyleGAN2Config:

@@ -8,12 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save as serialise
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .._errors import CheckpointError
 from .._files import atomic_write
 from ._base import FAMILIES, AbstractGenerator
+
+MOST = 1 << 24
+"""Whole number from which a configuration makes no sense."""
 
 
 def save_generator(generator: AbstractGenerator, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
@@ -37,7 +42,9 @@ def generator_from_arrays(arrays: Mapping[str, Tensor], metadata: Mapping[str, s
     """
     family = metadata.get("family", "")
     if family not in FAMILIES:
-        raise CheckpointError(f"{what} holds no generator of saminv (family {family or 'none'}; known: {', '.join(FAMILIES)}).")
+        raise CheckpointError(
+            f"{what} holds no generator of saminv (family {family or 'none'}; known: {', '.join(FAMILIES)})."
+        )
     try:
         fields = {name: _frozen(value) for name, value in json.loads(metadata["config"]).items()}
         return build_generator(family, fields, arrays, what)
@@ -55,11 +62,43 @@ def build_generator(
     """
     kind: Any = FAMILIES.get(family)
     try:
-        generator = kind(kind.configuration(**fields))
+        config = kind.configuration(**fields)
+        _check_fields(fields, arrays)
+        # On the meta device, sizes that nothing can hold cost nothing.
+        with torch.device("meta"):
+            _check_shapes(kind(config).state_dict(), arrays)
+        with _Unfilled():
+            generator = kind(config)
         generator.load_state_dict({name: tensor.float() for name, tensor in arrays.items()})
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{what} is damaged, or its arrays do not fit its configuration: {error}") from error
     return generator.freeze()
+
+
+def _check_fields(fields: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
+    """Refuse more layers than there are arrays, which would be built one by one before any shape can be compared."""
+    for name, value in fields.items():
+        if isinstance(value, int) and (abs(value) > MOST or ("layers" in name and value > len(arrays))):
+            raise CheckpointError(f"{name} is {value}, for {len(arrays)} arrays")
+
+
+def _check_shapes(expected: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) -> None:
+    missing = [name for name in expected if name not in arrays]
+    extra = [name for name in arrays if name not in expected]
+    if missing or extra:
+        parts = [(missing, "missing"), (extra, "unknown")]
+        told = [f"{len(names)} {word}, the first is {names[0][:80]!r}" for names, word in parts if names]
+        raise CheckpointError(f"of its arrays {' and '.join(told)}")
+    for name, slot in expected.items():
+        if slot.shape != arrays[name].shape:
+            raise CheckpointError(f"{name} is {list(arrays[name].shape)}, not {list(slot.shape)}")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out random initial values, which arrays of a file replace at once."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
 
 
 def _frozen(value: Any) -> Any:
