@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_files import (
+    as_tensorflow,
     nvidia_generator,
     nvidia_pickle,
     rosinality_trainer,
@@ -123,48 +124,6 @@ def test_tensorflow_stylegan2(tmp_path, protocol):
     print(f"sg2_tf_legacy, protocol {protocol}: worst relative error {worst:.1e}")
     assert worst <= 2e-5
     assert read_checkpoint(path, "D").kind == "discriminator"
-
-
-def as_tensorflow(state, lods=False):
-    """Arrays under NVIDIA's PyTorch names as the variables that its TensorFlow code would have."""
-    found = {}
-    last = max(int(name.split(".")[1][1:]) for name in state if name.startswith("synthesis.b"))
-    for name, x in state.items():
-        part, *rest = name.split(".")
-        if part == "mapping":
-            if rest[0] == "w_avg":
-                found["dlatent_avg"] = x
-            else:
-                scope = "LabelEmbed" if rest[0] == "embed" else f"Dense{rest[0][2:]}"
-                found[f"G_mapping/{scope}/{rest[1]}"] = x.t().contiguous()
-            continue
-        if name.endswith("resample_filter"):
-            continue
-        side = int(rest[0][1:])
-        scope = f"G_synthesis/{side}x{side}"
-        if rest[1] == "const":
-            found[f"{scope}/Const/const"] = x[None]
-            continue
-        up = side > 4
-        layer = {"conv0": "Conv0_up", "conv1": "Conv1" if up else "Conv", "torgb": "ToRGB", "skip": "Skip"}[rest[1]]
-        if rest[-1] == "noise_const":
-            number = 2 * (side.bit_length() - 3) - (rest[1] == "conv0")
-            found[f"G_synthesis/noise{number}"] = x[None, None]
-        elif rest[2] == "affine":
-            change = x.t() if rest[3] == "weight" else x - 1
-            found[f"{scope}/{layer}/mod_{rest[3]}"] = change.contiguous()
-        elif rest[2] == "weight":
-            kernel = x.flip(2, 3) if layer in ("Conv0_up", "Skip") else x
-            found[f"{scope}/{layer}/weight"] = kernel.permute(2, 3, 1, 0).contiguous()
-        else:
-            found[f"{scope}/{layer}/{rest[2]}"] = x
-    if lods:
-        renamed = {}
-        for name, x in found.items():
-            renamed[name.replace(f"{last}x{last}/ToRGB/", "ToRGB_lod0/")] = x
-        renamed["G_synthesis/ToRGB_lod1/weight"] = torch.ones(1, 1, 4, 3)
-        found = {**renamed, "lod": torch.zeros(()), "G_synthesis/lod": torch.zeros(())}
-    return found
 
 
 @pytest.mark.parametrize(("name", "lods"), [(SG2[0], False), (SG2[1], False), (SG2[1], True), (SG2[2], False)])

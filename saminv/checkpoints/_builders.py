@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import CheckpointError
 from ..generators import AbstractGenerator, generator_from_arrays
 from ._found import Checkpoint
-from ._trees import check_finite
+from ._trees import check_numbers
 from .genforce import genforce_config, stylegan2_from_genforce
 from .nvlabs import nvlabs_config, stylegan2_from_nvlabs
 from .rosinality import stylegan2_from_rosinality
@@ -29,7 +29,7 @@ Arrays = Mapping[str, Tensor]
 Settings = Mapping[str, Any]
 
 RECOMPUTED = "The mean latent is recomputed, as the mean of mapped noise."
-CHECK_SAMPLES = 2000
+MEAN_SAMPLES, CHECK_SAMPLES = 10_000, 2000
 FAR = 0.5
 """Distance of a mean latent from the mean of mapped noise, in standard deviations, from which it is remarked on."""
 
@@ -48,7 +48,7 @@ def build(checkpoint: Checkpoint) -> AbstractGenerator:
     make = _own if checkpoint.names == "saminv" else _BUILDERS.get((checkpoint.family, checkpoint.names))
     if make is None:
         raise CheckpointError(f"it is a {checkpoint.family} in the form of {checkpoint.names}, which cannot be built")
-    check_finite(checkpoint.arrays)
+    check_numbers(checkpoint.arrays)
     generator = make(checkpoint.arrays, checkpoint.settings)
     if _lacks_mean(checkpoint):
         recompute_mean(generator)
@@ -76,7 +76,8 @@ def recompute_mean(generator: AbstractGenerator) -> None:
     """Set the mean latent, where a generator has one, to the mean of mapped noise over all classes."""
     mean = getattr(generator, "w_avg", None)
     if isinstance(mean, Tensor):
-        mean.copy_(_mapped(generator, 10_000).mean(dim=0))
+        mean.copy_(_mapped(generator, MEAN_SAMPLES).mean(dim=0))
+        check_numbers({"mean latent, recomputed": mean})
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -138,7 +137,7 @@ def describe(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dictionary of {listed(value)}" if value else "an empty dictionary"
     if isinstance(value, (list, tuple)):
-        return f"{kind_of(value)} of {len(value):,} things: {listed(map(kind_of, value[:8]))}"
+        return f"a {kind_of(value)} of {len(value):,}: {listed(map(kind_of, value[:8]))}" if value else "nothing in it"
     return f"a {kind_of(value)}"
 
 
@@ -148,15 +147,19 @@ def listed(names: Iterable[Any], most: int = 6) -> str:
     return ", ".join(found[:most]) + (", ..." if len(found) > most else "")
 
 
-def check_finite(arrays: Mapping[str, Tensor]) -> None:
-    """Make sure that there is nothing but numbers.
+def check_numbers(arrays: Mapping[str, Tensor]) -> None:
+    """Make sure that all parameters are numbers of floating point, and finite ones.
 
     Raises:
-        CheckpointError: If an array has an infinite value or one that is not a number; names the first one.
+        CheckpointError: If an array is of another type, or has a value that is infinite, not a number, or too large for
+            float32; names the first one.
     """
+    largest = torch.finfo(torch.float32).max
     for name, tensor in arrays.items():
-        if tensor.is_floating_point() and tensor.numel():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"its {name} is of the type {tensor.dtype}, where floating-point numbers are needed")
+        if tensor.numel():
             # Extremes of an array with something that is not a number are none either.
             low, high = (float(extreme) for extreme in tensor.aminmax())
-            if not (math.isfinite(low) and math.isfinite(high)):
+            if not (-largest <= low and high <= largest):
                 raise CheckpointError(f"its {name} has values that are not finite")

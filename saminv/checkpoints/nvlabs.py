@@ -13,7 +13,7 @@ from .._errors import CheckpointError
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
 from ._state import build_stylegan2
 
-_WIDTH = re.compile(r"synthesis\.b(\d{1,6})\.conv1\.weight")
+_ANY_BLOCK = re.compile(r"synthesis\.b(\d{1,6})\..+")
 _BLOCK = re.compile(r"synthesis\.b(\d+)\.(conv0|conv1|torgb|skip)\.(.+)")
 
 
@@ -62,7 +62,7 @@ def nvlabs_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | No
     settings = settings or {}
     mapping = settings.get("mapping_kwargs")
     mapping = mapping if isinstance(mapping, Mapping) else {}
-    blocks = sorted(int(match[1]) for name in arrays if (match := _WIDTH.fullmatch(name)))
+    blocks = sorted({int(match[1]) for name in arrays if (match := _ANY_BLOCK.fullmatch(name))})
     if len(blocks) < 2 or blocks != [4 << k for k in range(len(blocks))]:
         raise CheckpointError(f"its blocks have the resolutions {blocks}; needed are 4, 8 and so on")
     try:

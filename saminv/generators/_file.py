@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,9 @@ from ._base import FAMILIES, AbstractGenerator
 
 MOST = 1 << 24
 """Whole number from which a configuration makes no sense."""
+SLACK = 1 << 24
+"""Numbers that a network may have beside the arrays of its file."""
+_FACTORIES = (torch.randn, torch.empty, torch.zeros, torch.ones, torch.full)
 
 
 def save_generator(generator: AbstractGenerator, path: str | Path, metadata: Mapping[str, str] | None = None) -> Path:
@@ -64,11 +68,9 @@ def build_generator(
     try:
         config = kind.configuration(**fields)
         _check_fields(fields, arrays)
-        # On the meta device, sizes that nothing can hold cost nothing.
-        with torch.device("meta"):
-            _check_shapes(kind(config).state_dict(), arrays)
-        with _Unfilled():
+        with _Bounded(sum(tensor.numel() for tensor in arrays.values())):
             generator = kind(config)
+        _check_shapes(generator.state_dict(), arrays)
         generator.load_state_dict({name: tensor.float() for name, tensor in arrays.items()})
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{what} is damaged, or its arrays do not fit its configuration: {error}") from error
@@ -94,11 +96,26 @@ def _check_shapes(expected: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) 
             raise CheckpointError(f"{name} is {list(arrays[name].shape)}, not {list(slot.shape)}")
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves out random initial values, which arrays of a file replace at once."""
+class _Bounded(TorchFunctionMode):
+    """While a network is built: no random initial values, which arrays of a file replace at once, and a bound on sizes.
+
+    A configuration can ask for more than its arrays hold, and for more than any memory does.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.left = count + SLACK
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return (torch.empty if function is torch.randn else function)(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if function in _FACTORIES:
+            size = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
+            self.left -= math.prod(size)
+            if self.left < 0:
+                raise CheckpointError("it describes a network that is larger than its arrays")
+        if function is torch.randn:
+            return torch.empty(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
+        return function(*args, **kwargs)
 
 
 def _frozen(value: Any) -> Any:
