@@ -21,7 +21,7 @@ def count_outcomes(count, seed, folder) -> Counter:
 
 def test_mutants(tmp_path):
     counts = count_outcomes(500, 1, tmp_path)
-    assert counts["refused"] > 100 and counts["loaded with other values"] > 20
+    assert counts["refused"] > 100 and counts["loaded with other values"] > 5
 
 
 @pytest.mark.slow

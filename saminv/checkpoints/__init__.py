@@ -19,11 +19,13 @@ from .read import (
     checkpoint_notes,
     load_checkpoint_generator,
     open_checkpoint,
+    read_arrays,
     read_checkpoint,
 )
 from .rosinality import stylegan2_from_rosinality
 from .sam_invertibility import read_sam_invertibility
 from .tensorflow import stylegan2_from_tensorflow
+from .write import save_checkpoint
 
 __all__ = [
     "Checkpoint",
@@ -31,8 +33,10 @@ __all__ = [
     "checkpoint_notes",
     "load_checkpoint_generator",
     "open_checkpoint",
+    "read_arrays",
     "read_checkpoint",
     "read_sam_invertibility",
+    "save_checkpoint",
     "stylegan2_from_genforce",
     "stylegan2_from_nvlabs",
     "stylegan2_from_rosinality",

@@ -89,8 +89,8 @@ def _mean_remark(generator: AbstractGenerator) -> str:
     w = _mapped(generator, CHECK_SAMPLES)
     distance = float(((mean - w.mean(dim=0)) / w.std(dim=0).clamp_min(1e-8)).square().mean().sqrt())
     if distance > FAR:
-        return f"The mean latent of the file is {distance:.1f} standard deviations from the mean of mapped noise."
-    return f"The mean latent of the file is that of mapped noise to {distance:.2f} standard deviations."
+        return f"The mean latent of the file is {distance:.3g} standard deviations from the mean of mapped noise."
+    return f"The mean latent of the file is that of mapped noise to {distance:.2g} standard deviations."
 
 
 def _mapped(generator: AbstractGenerator, count: int) -> Tensor:

@@ -112,7 +112,7 @@ def _archived(archive: Archive, budget: Budget) -> Contents:
     if is_torch_archive(archive):
         return Contents("torch archive", read_torch_archive(archive, budget), budget)
     names = list(archive.members)
-    if names and all(name.endswith(".npy") for name in names):
+    if all(name.endswith(".npy") for name in names):
         return Contents("npz", {name.removesuffix(".npy"): _npy(archive.read(name)) for name in names}, budget)
     raise CheckpointError(f"it is an archive of something else: {first_members(archive)}")
 
@@ -131,7 +131,7 @@ def _npy(data: memoryview) -> StoredArray:
     except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError) as error:
         raise CheckpointError("the header of its array is damaged") from error
     if not isinstance(kind, str) or NumpyType(kind).dtype is None:
-        raise CheckpointError(f"its array is of {str(kind)[:40]!r}, not of numbers")
+        raise CheckpointError(f"it must be an array of numbers, not of {str(kind)[:40]}")
     return numpy_array(shape, NumpyType(kind), bool(fortran), data[begin + length :])
 
 

@@ -6,14 +6,18 @@ it in :data:`FORMS`; if its arrays have names of their own, add a builder to ``_
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
 
 from .._errors import CheckpointError
 from ._arrays import StoredArray
 from ._contents import Contents
-from ._found import Checkpoint
+from ._found import CONVERTED, DECODER, KINDS, Checkpoint
 from ._pickle import Record
 from ._stand_ins import TENSORFLOW_NETWORK
 from ._trees import (
@@ -66,13 +70,56 @@ def pick(parts: Mapping[str, Any], wanted: str | None, preferred: tuple[str, ...
 def own_file(contents: Contents, part: str | None) -> Checkpoint | None:
     """Files that this library writes."""
     metadata = contents.metadata
+    if metadata.get("format") == CONVERTED:
+        return _converted(contents, part)
     kind = "generator" if "family" in metadata and "config" in metadata else None
     for known in ("solution", "invertibility"):
         kind = known if known in metadata.get("format", "") else kind
     if contents.container != "safetensors" or kind is None:
         return None
     arrays = gather(contents.root, contents.budget)
-    return Checkpoint(kind, metadata.get("family", ""), "saminv safetensors", "saminv", arrays, dict(metadata))
+    notes = _card_notes(metadata.get("card", ""))
+    return Checkpoint(
+        kind, metadata.get("family", ""), "saminv safetensors", "saminv", arrays, dict(metadata), notes=notes
+    )
+
+
+def _card_notes(card: str) -> tuple[str, ...]:
+    """What a generator that was converted says about where it is from."""
+    try:
+        found = json.loads(card)
+        return (f"Converted from {found['source']} ({found['form']}).", *map(str, found["notes"]))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ()
+
+
+def _converted(contents: Contents, part: str | None) -> Checkpoint:
+    """A foreign checkpoint that :func:`saminv.checkpoints.save_checkpoint` wrote."""
+    try:
+        described = json.loads(contents.metadata["checkpoint"])
+        inner = described.pop("decoder")
+        table = contents.root
+        found = _restored(
+            described, gather({k: v for k, v in table.items() if not k.startswith(DECODER)}, contents.budget)
+        )
+        if inner is not None:
+            inner.pop("decoder")
+            found = replace(found, decoder=_restored(inner, gather(under(table, DECODER), contents.budget)))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"its description is damaged ({type(error).__name__})") from error
+    if found.kind not in KINDS:
+        raise CheckpointError(f"it is of the unknown kind {found.kind!r}")
+    if part is not None and found.decoder is not None and part == found.decoder.part:
+        return found.decoder
+    return found
+
+
+def _restored(described: dict[str, Any], arrays: Mapping[str, Tensor]) -> Checkpoint:
+    parts, notes = (tuple(map(str, described.pop(name))) for name in ("parts", "notes"))
+    settings = dict(described.pop("settings"))
+    if not all(isinstance(value, str) for value in described.values()):
+        raise TypeError("no text")
+    return Checkpoint(**described, parts=parts, notes=notes, settings=settings, arrays=arrays)
 
 
 def nvidia_pytorch(contents: Contents, part: str | None) -> Checkpoint | None:

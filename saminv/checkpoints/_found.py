@@ -9,6 +9,10 @@ from typing import Any
 from torch import Tensor
 
 KINDS = ("generator", "discriminator", "encoder", "invertibility", "directions", "solution")
+CONVERTED = "saminv.checkpoint.1"
+"""Format in the metadata of a file that keeps a foreign checkpoint which is no generator."""
+DECODER = "decoder/"
+"""Beginning of the names of the arrays of its decoder."""
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,13 @@ PROTOCOL = 1001
 PICKLE = "data.pkl"
 
 
-def read_pickle(data: memoryview, budget: Budget, level: int = 0) -> Any:
+def read_pickle(data: memoryview, budget: Budget) -> Any:
     """The object in a plain pickle, or in the run of pickles that ``torch.save`` wrote before version 1.6.
 
     Raises:
         CheckpointError: If it is damaged, refers to a name that is not on the list, or asks for too much.
     """
-    names = _names(budget, level)
-    found, end = unpickle(data, names.find, budget)
-    return _legacy(data, end, names, budget) if type(found) is int and found == MAGIC else found
+    return _Reader(budget).read(data)
 
 
 def read_torch_archive(archive: Archive, budget: Budget) -> Any:
@@ -52,21 +50,38 @@ def read_torch_archive(archive: Archive, budget: Budget) -> Any:
             storage.fill(archive.read(f"{folder}data/{key}"))
         return storage
 
-    return unpickle(archive.read(main), _names(budget, 0).find, budget, resolve)[0]
+    return unpickle(archive.read(main), _Reader(budget).names.find, budget, resolve)[0]
 
 
-def _names(budget: Budget, level: int) -> Names:
-    def load_storage(content: Any) -> Storage:
-        if level >= MAX_NESTED:
+class _Reader:
+    """Reads the pickles of one file, those inside of others too.
+
+    Attributes:
+        names: The names that they may mention.
+        level: How many pickles are around the one that is read.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget, self.level = budget, 0
+        self.names = Names(budget, self.load_storage)
+
+    def read(self, data: memoryview) -> Any:
+        found, end = unpickle(data, self.names.find, self.budget)
+        is_torch = type(found) is int and found == MAGIC
+        return _legacy(data, end, self.names, self.budget) if is_torch else found
+
+    def load_storage(self, content: Any) -> Storage:
+        """The storage that torch saved inside of a pickle."""
+        if self.level >= MAX_NESTED:
             raise CheckpointError(f"it has pickles inside of pickles, more than {MAX_NESTED} deep")
         if not isinstance(content, (bytes, memoryview)):
             raise CheckpointError("it has a storage that is not made of bytes")
-        storage = read_pickle(memoryview(content), budget, level + 1)
+        self.level += 1
+        storage = self.read(memoryview(content))
+        self.level -= 1
         if not isinstance(storage, Storage):
             raise CheckpointError(f"it has a {type(storage).__name__} where the bytes of a storage should be")
         return storage
-
-    return Names(budget, load_storage)
 
 
 def _legacy(data: memoryview, start: int, names: Names, budget: Budget) -> Any:

@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .._errors import CheckpointError
 from ..generators import AbstractGenerator
+from ._arrays import StoredArray
 from ._builders import build, notes_of
 from ._contents import Contents, read_contents
 from ._forms import Form, bare_state, genforce, nvidia_pytorch, nvidia_tensorflow, own_file, recognise, rosinality
@@ -61,6 +64,25 @@ def read_checkpoint(path: str | Path, part: str | None = None) -> Checkpoint:
             Nothing in the file has been executed then.
     """
     return open_checkpoint(path, part).owned()
+
+
+def read_arrays(path: str | Path) -> dict[str, Tensor]:
+    """The arrays of a file that holds nothing but arrays: .npy, .npz, .safetensors or saved by torch.
+
+    A single array without a name is called "array". All are copies.
+
+    Raises:
+        CheckpointError: If it is damaged, hostile, or holds something else.
+    """
+    try:
+        contents = read_contents(Path(path))
+        root = {"array": contents.root} if isinstance(contents.root, StoredArray) else contents.root
+        table = {} if root == {} else table_of(root)
+        if table is None:
+            raise CheckpointError(f"it is a {contents.container} with {describe(contents.root)}")
+        return {name: tensor.clone() for name, tensor in gather(table, contents.budget).items()}
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
 
 
 def load_checkpoint_generator(path: str | Path, part: str | None = None) -> AbstractGenerator:
@@ -173,5 +195,6 @@ __all__ = [
     "checkpoint_notes",
     "load_checkpoint_generator",
     "open_checkpoint",
+    "read_arrays",
     "read_checkpoint",
 ]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from .._errors import CheckpointError, InputError
+from ..checkpoints import read_arrays
 from ..generators import AbstractGenerator
 from ..weights import load_bundled
 
@@ -35,8 +32,8 @@ def resolve_direction(direction: Any, generator: AbstractGenerator) -> Tensor:
     """Turn a name, file or tensor into a change of the styles `[1, L, D]` for strength 1.
 
     Args:
-        direction: A bundled name, a .npy, .npz or .safetensors file with one array, or an array `[D]`, `[L, D]`,
-            `[1, D]` or `[1, L, D]`.
+        direction: A bundled name, a .npy, .npz, .pt or .safetensors file with one array, or an array `[D]`, `[L, D]`,
+            `[1, D]`, `[1, L, D]` or `[1, L * D]`.
         generator: Gives L and D.
 
     Raises:
@@ -54,23 +51,16 @@ def _named(name: str, generator: AbstractGenerator) -> Tensor:
     known = _bundled(generator)
     if name in known:
         return known[name]
-    if Path(name).suffix in (".npy", ".npz", ".safetensors"):
+    if Path(name).suffix in (".npy", ".npz", ".pt", ".pth", ".safetensors"):
         return _from_file(Path(name))
     names = ", ".join(sorted(known)) or "none for this generator"
-    raise InputError(f"Unknown direction {name!r}. Known: {names}; or give a .npy, .npz or .safetensors file.")
+    raise InputError(f"Unknown direction {name!r}. Known: {names}; or give a .npy, .npz, .pt or .safetensors file.")
 
 
 def _from_file(path: Path) -> Tensor:
     if not path.is_file():
         raise InputError(f"The direction file {path} does not exist.")
-    try:
-        if path.suffix == ".safetensors":
-            arrays = list(load_file(path).values())
-        else:
-            loaded = np.load(path, allow_pickle=False)
-            arrays = [_tensor(loaded)] if isinstance(loaded, np.ndarray) else [_tensor(loaded[k]) for k in loaded.files]
-    except (OSError, EOFError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
+    arrays = list(read_arrays(path).values())
     if len(arrays) != 1:
         raise CheckpointError(f"{path} holds {len(arrays)} arrays; a direction file holds one.")
     return arrays[0]
@@ -88,6 +78,8 @@ def _fit(direction: Tensor, generator: AbstractGenerator) -> Tensor:
     if not direction.is_floating_point() or not bool(torch.isfinite(direction).all()):
         raise InputError("A direction must be an array of finite floating-point numbers.")
     squeezed = direction[0] if direction.dim() in (2, 3) and direction.shape[0] == 1 else direction
+    if squeezed.shape == (slots * width,):
+        squeezed = squeezed.reshape(slots, width)
     if squeezed.shape == (width,):
         squeezed = squeezed.expand(slots, width)
     if squeezed.shape != (slots, width):

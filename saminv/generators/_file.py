@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as serialise
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .._errors import CheckpointError
@@ -97,7 +97,7 @@ def _check_shapes(expected: Mapping[str, Tensor], arrays: Mapping[str, Tensor]) 
 
 
 class _Bounded(TorchFunctionMode):
-    """While a network is built: no random initial values, which arrays of a file replace at once, and a bound on sizes.
+    """While a network is built: no values of parameters, which arrays of a file replace at once, and a bound on sizes.
 
     A configuration can ask for more than its arrays hold, and for more than any memory does.
     """
@@ -113,6 +113,8 @@ class _Bounded(TorchFunctionMode):
             self.left -= math.prod(size)
             if self.left < 0:
                 raise CheckpointError("it describes a network that is larger than its arrays")
+        if function is torch.Tensor.to and isinstance(args[0], nn.Parameter) and "memory_format" in kwargs:
+            return torch.empty_like(args[0], memory_format=kwargs["memory_format"])
         if function is torch.randn:
             return torch.empty(*args, **{name: value for name, value in kwargs.items() if name != "generator"})
         return function(*args, **kwargs)
