@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from pathlib import Path
 
 import torch
 
-from ._errors import CheckpointError, InputError
+from ._errors import InputError
+from .checkpoints import load_checkpoint_generator
 from .demo.generator import load_demo_generator
-from .generators import GENERATORS, AbstractGenerator, generator_from_arrays, with_crop
-from .weights import NETWORKS, fetch_network, read_safetensors
+from .generators import GENERATORS, AbstractGenerator, with_crop
+from .weights import NETWORKS, fetch_network
 
 
 def load_generator(
@@ -20,15 +22,18 @@ def load_generator(
     """Open a generator.
 
     Args:
-        generator: A registered name, a .safetensors file that saminv wrote, or a generator, which is passed through. A
-            published network (:data:`saminv.weights.NETWORKS`) is fetched at its first use.
+        generator: A registered name, a checkpoint of any supported form (:func:`saminv.checkpoints.read_checkpoint`),
+            or a generator, which is passed through. Of a file with several networks it is the averaged generator, of an
+            encoder the generator that belongs to it. A published network (:data:`saminv.weights.NETWORKS`) is fetched
+            at its first use.
         device: "cpu", "cuda", "cuda:0" or "auto".
         crop: (height, width) of the picture in the middle of the canvas, where neither the file nor the table of
             published networks says it.
 
     Raises:
         InputError: For an unknown name, whose message lists the known ones, or a crop that does not fit.
-        CheckpointError: For a file that is damaged, holds something else, or is another one than at its first use.
+        CheckpointError: For a file that is damaged, holds something else, or is another one than at its first use;
+            nothing in it has been executed.
         WeightsError: For a published network that is not here and cannot be fetched.
     """
     if crop is not None:
@@ -36,12 +41,14 @@ def load_generator(
     if isinstance(generator, AbstractGenerator):
         return generator
     name = str(generator)
-    if Path(name).suffix == ".safetensors":
-        path = Path(name)
-        if not path.is_file():
-            raise CheckpointError(f"The generator file {path} does not exist.")
-        return generator_from_arrays(*read_safetensors(path.read_bytes(), str(path)), str(path)).to(pick_device(device))
+    if name not in GENERATORS and _is_path(name):
+        return load_checkpoint_generator(name).to(pick_device(device))
     return _named_generator(name, str(pick_device(device)))
+
+
+def _is_path(name: str) -> bool:
+    """Whether something that is no registered name is meant as a file or folder, be it there or not."""
+    return os.path.lexists(name) or Path(name).suffix != "" or len(Path(name).parts) > 1
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,13 +1,13 @@
-"""Arrays under our names into a frozen generator."""
+"""Arrays under our names into a frozen StyleGAN2."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from torch import Tensor
 
-from .._errors import CheckpointError
-from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from ..generators import StyleGAN2, StyleGAN2Config, build_generator
 
 
 def build_stylegan2(arrays: Mapping[str, Tensor], config: StyleGAN2Config) -> StyleGAN2:
@@ -16,10 +16,6 @@ def build_stylegan2(arrays: Mapping[str, Tensor], config: StyleGAN2Config) -> St
     Raises:
         CheckpointError: If an array is missing, unknown or of another shape than the configuration says.
     """
-    generator = StyleGAN2(config)
-    try:
-        generator.load_state_dict(dict(arrays))
-    except RuntimeError as error:
-        raise CheckpointError(f"The arrays do not fit the configuration {config}: {error}") from error
-    generator.freeze()
+    generator = build_generator("stylegan2", asdict(config), arrays, "it")
+    assert isinstance(generator, StyleGAN2)
     return generator

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .._errors import CheckpointError
@@ -22,6 +23,8 @@ _PARTS = {
     "activate.bias": "bias",
     "bias": "bias",
 }
+_AXES = {"const": 3, "noise_const": 2, "noise_strength": 0, "bias": 1}
+"""Of our arrays by the last part of their name; kernels have four."""
 
 
 def _our_name(name: str) -> str | None:
@@ -60,18 +63,32 @@ def stylegan2_from_rosinality(
         raise CheckpointError(
             f"This is no rosinality StyleGAN2 generator: {error} is missing or has no sense."
         ) from error
-    generator = StyleGAN2(config)
-    shapes = {name: tensor.shape for name, tensor in generator.state_dict().items()}
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in arrays.items():
-        ours = _our_name(name)
-        if ours is None:
-            continue
-        # Axes of 1 stand before and after what ours are.
-        fits = ours in shapes and tensor.numel() == shapes[ours].numel()
-        renamed[ours] = tensor.reshape(shapes[ours]) if fits else tensor
-    renamed["w_avg"] = generator.w_avg if latent_avg is None else latent_avg.reshape(generator.w_avg.shape)
+    _check_kernels(arrays)
+    renamed = {ours: _squeezed(ours, x) for name, x in arrays.items() if (ours := _our_name(name)) is not None}
+    if latent_avg is not None and latent_avg.numel() != config.w_dim:
+        raise CheckpointError(f"its mean latent has the shape {list(latent_avg.shape)} instead of [{config.w_dim}]")
+    renamed["w_avg"] = torch.zeros(config.w_dim) if latent_avg is None else latent_avg.reshape(config.w_dim)
     return build_stylegan2(renamed, config)
+
+
+def _squeezed(name: str, tensor: Tensor) -> Tensor:
+    """An array without the axes of 1 that these files have before and after what is ours."""
+    axes = _AXES.get(name.rpartition(".")[2], min(tensor.dim(), 4))
+    while tensor.dim() > axes and tensor.shape[0] == 1:
+        tensor = tensor[0]
+    while tensor.dim() > axes and tensor.shape[-1] == 1:
+        tensor = tensor[..., 0]
+    return tensor
+
+
+def _check_kernels(arrays: Mapping[str, Tensor]) -> None:
+    """Make sure that the filters are those of all published networks, since they are not kept."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
+    for name, tensor in arrays.items():
+        if name.endswith("kernel") and (
+            tensor.shape != (4, 4) or not torch.allclose(tensor.float(), torch.outer(taps, taps), atol=1e-3)
+        ):
+            raise CheckpointError(f"its {name} is not the filter 1, 3, 3, 1, which is the only supported one")
 
 
 def _config(arrays: Mapping[str, Tensor], multiplier: float) -> StyleGAN2Config:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._errors import CheckpointError
+from ._contents import read_contents
+from ._trees import gather, table_of
 
 Arrays = dict[str, Tensor]
 BASE = "sd_base"
@@ -76,13 +77,19 @@ def _read_pieces(path: Path) -> tuple[Arrays, dict[str, Arrays]]:
 
 
 def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"There is no file {path}.") from error
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged, or holds more than plain arrays: {reason}") from error
+        contents = read_contents(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is damaged, or holds more than plain arrays: {error}.") from error
+    root = contents.root
+    tables = root if isinstance(root, Mapping) else {}
+    found = {name: table_of(value) for name, value in tables.items()}
+    if any(table is not None for table in found.values()):
+        return {name: gather(table, contents.budget) if table else tables[name] for name, table in found.items()}
+    table = table_of(root)
+    return root if table is None else gather(table, contents.budget)
 
 
 def _arrays(value: Any, what: str) -> Arrays:

@@ -17,7 +17,21 @@ from collections.abc import Sequence
 from .._errors import SaminvError
 from .._memory import keep_memory
 from .._version import __version__
-from . import bench, demo, edit, fetch, info, invert, invertibility, mix, run, summarise, sweep, train_generator
+from . import (
+    bench,
+    checkpoint,
+    demo,
+    edit,
+    fetch,
+    info,
+    invert,
+    invertibility,
+    mix,
+    run,
+    summarise,
+    sweep,
+    train_generator,
+)
 from ._console import (
     BAD_INPUT,
     EXIT_CODES,
@@ -29,7 +43,21 @@ from ._console import (
 )
 from .options import Parser
 
-COMMANDS = (demo, invert, run, summarise, sweep, invertibility, train_generator, edit, mix, fetch, bench, info)
+COMMANDS = (
+    demo,
+    invert,
+    run,
+    summarise,
+    sweep,
+    invertibility,
+    train_generator,
+    edit,
+    mix,
+    fetch,
+    checkpoint,
+    bench,
+    info,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
