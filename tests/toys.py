@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from saminv._types import Latents
-from saminv.generators import AbstractGenerator, StyleGAN2, StyleGAN2Config
+from saminv.generators import AbstractGenerator, StyleGAN1, StyleGAN1Config, StyleGAN2, StyleGAN2Config
+from saminv.generators._style_based import AbstractStyleGAN
 from saminv.metrics._base import AbstractMetric, Prepared
 from saminv.metrics.pixel import MSE
 from saminv.optim import Objective, Problem
@@ -39,9 +40,41 @@ def toy_stylegan2(dtype: torch.dtype = torch.float32, seed: int = 0, **settings)
         for torgb in generator.torgb.values():
             torgb.weight.mul_(0.25)
             torgb.bias.normal_(std=0.1)
-        label = torch.eye(generator.label_dim)[:1] if generator.label_dim else None
-        z = generator.sample_z(500, seed=1)
-        generator.w_avg.copy_(generator.mapping(z, label)[:, 0].mean(dim=0))
+        set_mean(generator)
+    generator.freeze()
+    return generator.to(dtype)  # type: ignore[return-value]
+
+
+def set_mean(generator: AbstractStyleGAN) -> None:
+    """Set the mean w, that of the first class where there are classes."""
+    label = torch.eye(generator.label_dim)[:1] if generator.label_dim else None
+    generator.w_avg.copy_(generator.mapping(generator.sample_z(500, seed=1), label)[:, 0].mean(dim=0))
+
+
+@torch.no_grad()
+def toy_stylegan1(dtype: torch.dtype = torch.float32, seed: int = 0, **settings) -> StyleGAN1:
+    """A frozen random StyleGAN1 of 32 pixels whose noise, biases and mean w all matter."""
+    fields = {
+        "resolution": 32,
+        "z_dim": 12,
+        "w_dim": 12,
+        "channel_base": 320,
+        "channel_max": 12,
+        "mapping_layers": 2,
+        "learning_rate_multiplier": 1.0,
+        "fused_from": 32,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = StyleGAN1(StyleGAN1Config(**(fields | settings)))
+        generator.const.normal_()
+        for layer in generator.layers:
+            layer.noise_weight.uniform_(0.1, 0.3)
+            layer.bias.normal_(std=0.2)
+        for torgb in generator.torgb.values():
+            torgb.weight.mul_(0.4)
+            torgb.bias.normal_(std=0.1)
+        set_mean(generator)
     generator.freeze()
     return generator.to(dtype)  # type: ignore[return-value]
 

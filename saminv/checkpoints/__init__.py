@@ -9,5 +9,14 @@ from .genforce import stylegan2_from_genforce
 from .nvlabs import stylegan2_from_nvlabs
 from .rosinality import stylegan2_from_rosinality
 from .sam_invertibility import read_sam_invertibility
+from .stylegan1 import stylegan1_from_genforce, stylegan1_from_rosinality, stylegan1_from_tensorflow
 
-__all__ = ["read_sam_invertibility", "stylegan2_from_genforce", "stylegan2_from_nvlabs", "stylegan2_from_rosinality"]
+__all__ = [
+    "read_sam_invertibility",
+    "stylegan1_from_genforce",
+    "stylegan1_from_rosinality",
+    "stylegan1_from_tensorflow",
+    "stylegan2_from_genforce",
+    "stylegan2_from_nvlabs",
+    "stylegan2_from_rosinality",
+]

@@ -8,6 +8,7 @@ generator (``_file.py``), and one module per family. How to add one: subclass it
 
 from ._base import FAMILIES, GENERATORS, AbstractGenerator, LatentStatistics
 from ._file import build_generator, generator_from_arrays, save_generator
+from .stylegan1 import StyleGAN1, StyleGAN1Config
 from .stylegan2 import StyleGAN2, StyleGAN2Config
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "GENERATORS",
     "AbstractGenerator",
     "LatentStatistics",
+    "StyleGAN1",
+    "StyleGAN1Config",
     "StyleGAN2",
     "StyleGAN2Config",
     "build_generator",

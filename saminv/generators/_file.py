@@ -37,7 +37,9 @@ def generator_from_arrays(arrays: Mapping[str, Tensor], metadata: Mapping[str, s
     """
     family = metadata.get("family", "")
     if family not in FAMILIES:
-        raise CheckpointError(f"{what} holds no generator of saminv (family {family or 'none'}; known: {', '.join(FAMILIES)}).")
+        raise CheckpointError(
+            f"{what} holds no generator of saminv (family {family or 'none'}; known: {', '.join(FAMILIES)})."
+        )
     try:
         fields = {name: _frozen(value) for name, value in json.loads(metadata["config"]).items()}
         return build_generator(family, fields, arrays, what)
