@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from saminv._types import Latents
-from saminv.generators import AbstractGenerator, StyleGAN1, StyleGAN1Config, StyleGAN2, StyleGAN2Config
+from saminv.generators import (
+    AbstractGenerator,
+    StyleGAN1,
+    StyleGAN1Config,
+    StyleGAN2,
+    StyleGAN2Config,
+    StyleGAN3,
+    StyleGAN3Config,
+)
 from saminv.generators._style_based import AbstractStyleGAN
 from saminv.metrics._base import AbstractMetric, Prepared
 from saminv.metrics.pixel import MSE
@@ -75,6 +83,33 @@ def toy_stylegan1(dtype: torch.dtype = torch.float32, seed: int = 0, **settings)
             torgb.weight.mul_(0.4)
             torgb.bias.normal_(std=0.1)
         set_mean(generator)
+    generator.freeze()
+    return generator.to(dtype)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def toy_stylegan3(dtype: torch.dtype = torch.float32, seed: int = 0, **settings) -> StyleGAN3:
+    """A frozen random StyleGAN3 of 32 pixels, configuration T unless said, whose first style places it as well."""
+    fields = {
+        "resolution": 32,
+        "z_dim": 12,
+        "w_dim": 12,
+        "channel_max": 12,
+        "num_layers": 6,
+        "margin": 4,
+        "learning_rate_multiplier": 1.0,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = StyleGAN3(StyleGAN3Config(**(fields | settings)))
+        generator.input.affine.weight.normal_(std=0.2)
+        for layer in generator.layers:
+            layer.bias.normal_(std=0.2)
+        generator.torgb.bias.normal_(std=0.4)
+        set_mean(generator)
+        label = 0 if generator.label_dim else None
+        # Each layer learns the size of its input in one step.
+        generator.track_magnitudes(generator.mapping(generator.sample_z(16, seed=2), label), decay=0.0)
     generator.freeze()
     return generator.to(dtype)  # type: ignore[return-value]
 

@@ -10,6 +10,7 @@ from .nvlabs import stylegan2_from_nvlabs
 from .rosinality import stylegan2_from_rosinality
 from .sam_invertibility import read_sam_invertibility
 from .stylegan1 import stylegan1_from_genforce, stylegan1_from_rosinality, stylegan1_from_tensorflow
+from .stylegan3 import stylegan3_from_nvlabs
 
 __all__ = [
     "read_sam_invertibility",
@@ -19,4 +20,5 @@ __all__ = [
     "stylegan2_from_genforce",
     "stylegan2_from_nvlabs",
     "stylegan2_from_rosinality",
+    "stylegan3_from_nvlabs",
 ]

@@ -10,6 +10,7 @@ from ._base import FAMILIES, GENERATORS, AbstractGenerator, LatentStatistics
 from ._file import build_generator, generator_from_arrays, save_generator
 from .stylegan1 import StyleGAN1, StyleGAN1Config
 from .stylegan2 import StyleGAN2, StyleGAN2Config
+from .stylegan3 import StyleGAN3, StyleGAN3Config
 
 __all__ = [
     "FAMILIES",
@@ -20,6 +21,8 @@ __all__ = [
     "StyleGAN1Config",
     "StyleGAN2",
     "StyleGAN2Config",
+    "StyleGAN3",
+    "StyleGAN3Config",
     "build_generator",
     "generator_from_arrays",
     "save_generator",

@@ -90,7 +90,7 @@ def normalise(x: Tensor) -> Tensor:
 
 
 class EqualLinear(nn.Module):
-    """Linear layer whose weight is scaled at run time by ``gain * multiplier / sqrt(inputs)``, its bias by the multiplier."""
+    """Linear layer that scales its weight by ``gain * multiplier / sqrt(inputs)`` and its bias by ``multiplier``."""
 
     def __init__(
         self, inputs: int, outputs: int, bias: float = 0.0, multiplier: float = 1.0, gain: float = 1.0
