@@ -17,7 +17,6 @@ from saminv.generators import StyleGAN3, StyleGAN3Config, save_generator
 from saminv.regions import Regions
 from saminv.sites import Add
 from saminv.spaces import available_spaces, resolve_spaces
-from saminv.spaces._base import SpaceOptions
 
 # Of golden/README.md.
 TOLERANCE = 2e-5
@@ -190,7 +189,6 @@ def test_default_spaces_have_16_to_128_samples_per_picture(resolution, expected)
     rates = [generator.config.band(int(name[1:])).rate for name in expected]
     assert rates == [16, 32, 64, 128][: len(rates)]
     resolve_spaces(generator.default_spaces, generator)
-    resolve_spaces(generator.default_spaces, generator, SpaceOptions(tap_point="block"))
 
 
 def test_every_site_is_seen_and_changes_the_picture(toy):

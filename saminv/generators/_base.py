@@ -28,6 +28,7 @@ GAUSSIANISE_SLOPE = 5.0
 
 IMAGE = "image"
 """What ``synthesis(until=...)`` calls the picture."""
+NOISE_MODES = ("const", "random", "none")
 STATISTICS_SAMPLES = 5000
 EIGENVALUE_FLOOR = 1e-3
 
@@ -211,7 +212,9 @@ class AbstractGenerator(nn.Module, ABC):
     def feature_deviation(self, site: str, samples: int = 32) -> Tensor:
         """Standard deviation of each channel of a feature site `[C]` over random samples and positions."""
         if site not in self._feature_deviation:
-            names = [n for n, s in self.sites.items() if s.kind == "feature" and n not in self._feature_deviation]
+            # Later ones may be so large that they are not measured before they are asked for.
+            features = [name for name, found in self.sites.items() if found.kind == "feature"]
+            names = [n for n in features[: features.index(site) + 1] if n not in self._feature_deviation]
             styles = self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
             chunks = [self.synthesis(part, until=names) for part in styles.split(8)]
             for name in names:

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._types import Features
 from ..sites import Frame, Tap, Taps
-from ._base import IMAGE, AbstractGenerator
+from ._base import IMAGE, NOISE_MODES, AbstractGenerator
 from ._collect import Collector
 
 SLOPE = 0.2
-NOISE_MODES = ("const", "random", "none")
 
 
 def check_pyramid(resolution: int, table: tuple[int, ...] | None, crop: tuple[int, int] | None) -> None:

@@ -273,11 +273,8 @@ class StyleGAN1(AbstractStyleGAN):
             found.append(Site(f"P{layer}", "padding", (config.channels(layer - 1), ring_length(side, side))))
         for layer in range(last + 1):
             side = config.layer_resolution(layer)
-            shape = (config.channels(layer), side, side)
             found.append(Site(f"noise{layer}", "noise", (1, side, side), frame))
-            found.append(Site(f"F{layer}", "feature", shape, frame))
-            if layer < last:
-                found.append(Site(f"F{layer}.block", "feature", shape, frame))
+            found.append(Site(f"F{layer}", "feature", (config.channels(layer), side, side), frame))
         return {site.name: site for site in found}
 
     def synthesis(
@@ -307,10 +304,9 @@ class StyleGAN1(AbstractStyleGAN):
             if collect.see(name, maps):
                 return None
             x = module(x, styles[:, layer], maps, taps.ring(f"P{layer}") if layer else None)
-            for site in (f"F{layer}", f"F{layer}.block"):
-                x = taps.apply(site, x)
-                if collect.see(site, x):
-                    return None
+            x = taps.apply(f"F{layer}", x)
+            if collect.see(f"F{layer}", x):
+                return None
             if str(layer) in self.torgb:
                 image = self._blend(image, self.torgb[str(layer)](x))
         assert image is not None

@@ -199,6 +199,8 @@ class FilteredLayer(nn.Module):
     """Modulated convolution, bias, leaky ReLU between filters: one feature ``F<l>``."""
 
     magnitude_ema: Tensor
+    up_filter: Tensor | None
+    down_filter: Tensor | None
 
     def __init__(self, config: StyleGAN3Config, layer: int) -> None:
         super().__init__()
@@ -300,10 +302,8 @@ class StyleGAN3(AbstractStyleGAN):
         for layer in range(config.num_layers):
             band = config.band(layer)
             inset = band.margin / band.size
-            frame, shape = (inset, inset, 1 - inset, 1 - inset), (config.channels(layer), band.size, band.size)
-            found.append(Site(f"F{layer}", "feature", shape, frame))
-            if layer < config.num_layers - 1:
-                found.append(Site(f"F{layer}.block", "feature", shape, frame))
+            shape = (config.channels(layer), band.size, band.size)
+            found.append(Site(f"F{layer}", "feature", shape, (inset, inset, 1 - inset, 1 - inset)))
         return {site.name: site for site in found}
 
     def set_transform(self, matrix: Tensor | None = None) -> None:
@@ -355,9 +355,8 @@ class StyleGAN3(AbstractStyleGAN):
         x = self.input(styles[:, 0])
         for layer, module in enumerate(self.layers):
             x = module(x, styles[:, layer + 1])
-            for site in (f"F{layer}", f"F{layer}.block"):
-                x = taps.apply(site, x)
-                if collect.see(site, x):
-                    return None
+            x = taps.apply(f"F{layer}", x)
+            if collect.see(f"F{layer}", x):
+                return None
         image: Tensor = self.torgb(x, styles[:, -1]) * self.config.output_scale
         return image
