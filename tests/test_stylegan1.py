@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import GOLDEN_DIRS, assert_all_close, assert_close, golden
-from toys import toy_stylegan1
+from toys import random_pictures, toy_stylegan1
 
 import saminv
 from saminv import CheckpointError, InputError
@@ -173,6 +174,10 @@ def test_labels_of_tensorflow():
         ({"mapping.dense1.weight": None}, "missing|mapping_network"),
         ({"synthesis.layer3.weight": torch.zeros(2, 2, 3, 3)}, r"layers\.3\.weight"),
         ({"synthesis.layer2.apply_noise.noise": torch.zeros(8)}, "impossible shape"),
+        ({"synthesis.lod": torch.zeros(2)}, "has no sense"),
+        ({"synthesis.lod": torch.tensor(torch.nan)}, "has no sense"),
+        ({"synthesis.layer3.bias": torch.zeros(())}, "has no sense"),
+        ({"synthesis.layer98.bias": torch.zeros(1)}, "counts 99 layers"),
         ({"synthesis.lod": torch.tensor(9.0)}, r"lod must lie in 0\.\.5"),
         ({"synthesis.output5.weight": None}, r"torgb\.11\.weight"),
     ],
@@ -313,6 +318,22 @@ def test_truncation_is_for_the_first_slots(toy):
     assert torch.equal(low[:, 8:], plain[:, 8:]) and not torch.equal(low[:, :8], plain[:, :8])
     assert torch.equal(wide.mapping(z, None, 0.5, 2)[:, 2:], plain[:, 2:])
     assert_close(wide.synthesis(plain, truncation=0.5), wide.synthesis(low), 1e-6)
+
+
+def test_sam_on_a_random_network(toy):
+    """The later the layer, the more of smooth grain, which no style makes, is reconstructed."""
+    pictures = F.interpolate(random_pictures(2).float(), size=(32, 32), mode="bilinear")
+    settings = {"generator": toy, "metric": "mse", "segmenter": "none", "encoder": "mean", "steps": 40}
+    found = [saminv.invert(pictures, spaces, **settings).stats["psnr"] for spaces in (["W"], ["F3"], ["F6"])]
+    assert (torch.stack(found).diff(dim=0) > 1).all(), found
+    solution = saminv.invert(pictures, **settings | {"tau": 0.001, "steps": 4})
+    assert solution.spaces == toy.default_spaces == ("W+", "F5")
+    assert_close(solution.edit(torch.ones(12), 0.0), solution.image, 1e-5)
+    for spaces in (["P"], ["N"], ["FS"], ["Z"]):
+        with warnings.catch_warnings():
+            # That FS cuts off the styles before it.
+            warnings.simplefilter("ignore", UserWarning)
+            assert torch.isfinite(saminv.invert(pictures, spaces, **settings | {"steps": 2}).image).all()
 
 
 def test_its_file(toy, tmp_path):

@@ -7,8 +7,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import GOLDEN_DIRS, assert_all_close, assert_close, golden, relative_difference
-from toys import toy_stylegan3
+from toys import random_pictures, toy_stylegan3
 
 import saminv
 from saminv import CheckpointError, InputError
@@ -108,7 +109,7 @@ def test_geometry_of_full_size(name):
     rotation = "_r_" in name
     preset = {"channel_base": 65536, "channel_max": 1024, "kernel": 1, "radial": True} if rotation else {}
     config = StyleGAN3Config(int(name.rpartition("_")[2]), **preset)
-    shapes = {key: tuple(shape) for key, shape, _ in found["keys"]}
+    shapes = {key: shape for key, shape, _ in found["keys"]}
     assert found["meta"]["num_ws"] == config.num_layers + 2
     for layer, expected in enumerate(found["meta"]["layers"]):
         band = config.band(layer)
@@ -116,6 +117,16 @@ def test_geometry_of_full_size(name):
         assert math.isclose(band.cutoff, expected["out_cutoff"]) and config.channels(layer) == expected["out_ch"]
         assert math.isclose(band.half_width, expected["out_half_width"])
         assert shapes[f"synthesis.{expected['name']}.affine.weight"][0] == config.channels(max(layer - 1, 0))
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_names_and_shapes_of_full_size(name):
+    keys = key_list(name)["keys"]
+    generator = stylegan3_from_nvlabs({key: torch.zeros(shape) for key, shape, _ in keys})
+    rotation = "_r_" in name
+    assert (generator.config.kernel, generator.config.radial) == ((1, True) if rotation else (3, False))
+    assert generator.image_size == (int(name.rpartition("_")[2]),) * 2
+    assert len(generator.state_dict()) == len(keys)
 
 
 def test_paddings_of_the_published_layers(data):
@@ -135,6 +146,9 @@ def test_paddings_of_the_published_layers(data):
         ({"mapping.fc0.weight": None}, {}, r"mapping\.fc0\.weight"),
         ({}, {"margin_size": 8}, "L0_36_8, whose grid has 32 samples"),
         ({}, {"num_critical": 20}, "num_critical must lie in"),
+        ({}, {"first_cutoff": "two"}, "has no sense"),
+        ({}, {"mapping_kwargs": 3}, "has no sense"),
+        ({"synthesis.L3_36_8.weight": torch.zeros(())}, {}, "has no sense"),
     ],
 )
 def test_arrays_that_do_not_fit(change, settings, words):
@@ -156,6 +170,7 @@ def test_settings_that_make_no_sense():
         ({"resolution": 48}, "power of two"),
         ({"num_critical": 14}, "num_critical"),
         ({"channel_table": (4, 4)}, "channel_table"),
+        ({"filter_size": 10**9}, "filter_size"),
         ({"first_cutoff": 5.0}, "Stopbands"),
         ({"last_stopband_rel": 1.0}, "Stopbands"),
     ):
@@ -286,6 +301,17 @@ def test_magnitudes_follow_what_comes_in(toy):
     model.track_magnitudes(styles, decay=0.0)
     seen = model.synthesis(styles, until="F0")["F0"].square().mean()
     assert_close(model.layers[1].magnitude_ema, seen, 1e-6)
+
+
+def test_sam_on_a_random_network(toy):
+    """The later the layer, the more of smooth grain, which no style makes, is reconstructed."""
+    pictures = F.interpolate(random_pictures(2).float(), size=(32, 32), mode="bilinear")
+    settings = {"generator": toy, "metric": "mse", "segmenter": "none", "encoder": "mean", "steps": 40}
+    found = [saminv.invert(pictures, spaces, **settings).stats["psnr"] for spaces in (["W"], ["F1"], ["F4"])]
+    assert (torch.stack(found).diff(dim=0) > 1).all(), found
+    solution = saminv.invert(pictures, **settings | {"tau": 0.001, "steps": 4})
+    assert solution.spaces == toy.default_spaces == ("W+", "F1")
+    assert_close(solution.edit(torch.ones(12), 0.0), solution.image, 1e-5)
 
 
 def test_its_file(toy, tmp_path):

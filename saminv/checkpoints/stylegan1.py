@@ -24,6 +24,8 @@ NOISE_SEED = 0
 """Of the constant noise of files that hold none."""
 MEAN_SAMPLES = 10_000
 """For the mean w of files that hold none."""
+MOST_LAYERS = 22
+"""Those of 8192 pixels; who counts further asks for endless memory."""
 
 # Settings under which a network is another one than that of the paper, with the value that is supported.
 _TENSORFLOW = {
@@ -41,7 +43,7 @@ _TENSORFLOW = {
 }
 _GENFORCE = {"use_wscale": True, "final_tanh": False, "noise_type": "spatial", "normalize_z": True}
 
-_TENSORFLOW_LAYER = re.compile(r"(?:.*/)?(\d+)x\1/(Const|Conv|Conv0_up|Conv1)/(.+)")
+_TENSORFLOW_LAYER = re.compile(r"(?:.*/)?(\d{1,4})x\1/(Const|Conv|Conv0_up|Conv1)/(.+)")
 _TENSORFLOW_PARTS = {
     "weight": "weight",
     "bias": "bias",
@@ -57,7 +59,7 @@ _GENFORCE_PARTS = {
     "apply_noise.weight": "noise_weight",
     "apply_noise.noise": "noise_const",
 }
-_ROSINALITY_LAYER = re.compile(r"generator\.progression\.(\d+)\.(conv|noise|adain)([12])\.(.+)")
+_ROSINALITY_LAYER = re.compile(r"generator\.progression\.(\d{1,2})\.(conv|noise|adain)([12])\.(.+)")
 # In a layer that up-samples, the convolution stands behind the repetition of pixels, or, fused with it, in its place.
 _ROSINALITY_PARTS = {
     "conv.conv.weight_orig": "weight",
@@ -71,7 +73,7 @@ _ROSINALITY_PARTS = {
     "adain.style.linear.bias": "style.bias",
 }
 _ROSINALITY_BLUR = re.compile(r"conv\.[12]\.weight(_flip)?")
-_ROSINALITY_FUSED = re.compile(r"generator\.progression\.(\d+)\.conv1\.0\.weight")
+_ROSINALITY_FUSED = re.compile(r"generator\.progression\.(\d{1,2})\.conv1\.0\.weight")
 
 
 def stylegan1_from_tensorflow(arrays: Arrays, settings: Settings | None = None, what: str = "It") -> AbstractGenerator:
@@ -125,9 +127,9 @@ def stylegan1_from_rosinality(arrays: Arrays, settings: Settings | None = None, 
     """
     settings = settings or {}
     found = _renamed(arrays, _from_rosinality, what)
-    last = (_count(found, r"layers\.(\d+)\.noise_weight") - 1) // 2
-    step, alpha = settings.get("step", last), settings.get("alpha", 1.0)
-    if not 1 <= step <= last or alpha > 1:
+    last = (_checked(_count(found, r"layers\.(\d+)\.noise_weight"), what) - 1) // 2
+    step, alpha = int(settings.get("step", last)), float(settings.get("alpha", 1.0))
+    if not 1 <= step <= last or not alpha <= 1:
         raise CheckpointError(f"{what} has steps up to {last} and alphas up to 1, not step {step} with alpha {alpha}.")
     found = _first_layers(found, 2 * step + 2)
     source = torch.Generator().manual_seed(NOISE_SEED)
@@ -158,7 +160,7 @@ def _renamed(arrays: Arrays, rename: Callable[[str, Tensor], Renamed | None], wh
     for name, tensor in arrays.items():
         try:
             pair = rename(name, tensor)
-        except (IndexError, RuntimeError) as error:
+        except (IndexError, OverflowError, RuntimeError) as error:
             raise CheckpointError(f"{what} has {name!r} of the impossible shape {list(tensor.shape)}.") from error
         if pair is not None:
             found[pair[0]] = pair[1]
@@ -171,13 +173,13 @@ def _from_tensorflow(name: str, tensor: Tensor) -> Renamed | None:
         return "w_avg", tensor
     if short == "lod":
         return "lod", tensor
-    if match := re.fullmatch(r"noise(\d+)", short):
+    if match := re.fullmatch(r"noise(\d{1,2})", short):
         return f"layers.{match[1]}.noise_const", tensor[0, 0]
-    if match := re.fullmatch(r"(?:.*/)?Dense(\d+)/(weight|bias)", name):
+    if match := re.fullmatch(r"(?:.*/)?Dense(\d{1,2})/(weight|bias)", name):
         return f"mapping_network.layers.{match[1]}.{match[2]}", tensor.t()
     if re.fullmatch(r"(?:.*/)?LabelConcat/weight", name):
         return "mapping_network.embed", tensor
-    if match := re.fullmatch(r"(?:.*/)?ToRGB_lod(\d+)/(weight|bias)", name):
+    if match := re.fullmatch(r"(?:.*/)?ToRGB_lod(\d{1,2})/(weight|bias)", name):
         return f"lods.{match[1]}.{match[2]}", _kernel(tensor) if match[2] == "weight" else tensor
     match = _TENSORFLOW_LAYER.fullmatch(name)
     if match and match[3] == "const":
@@ -199,11 +201,11 @@ def _from_genforce(name: str, tensor: Tensor) -> Renamed | None:
         return name.rpartition(".")[2], tensor
     if name == "mapping.label_weight":
         return "mapping_network.embed", tensor
-    if match := re.fullmatch(r"mapping\.dense(\d+)\.(weight|bias)", name):
+    if match := re.fullmatch(r"mapping\.dense(\d{1,2})\.(weight|bias)", name):
         return f"mapping_network.layers.{match[1]}.{match[2]}", tensor
-    if match := re.fullmatch(r"synthesis\.output(\d+)\.(weight|bias)", name):
+    if match := re.fullmatch(r"synthesis\.output(\d{1,2})\.(weight|bias)", name):
         return f"torgb.{2 * int(match[1]) + 1}.{match[2]}", tensor
-    match = re.fullmatch(r"synthesis\.layer(\d+)\.(.+)", name)
+    match = re.fullmatch(r"synthesis\.layer(\d{1,2})\.(.+)", name)
     if match and match[2] == "blur.kernel":
         return None
     if match and match[2] == "const":
@@ -215,10 +217,10 @@ def _from_genforce(name: str, tensor: Tensor) -> Renamed | None:
 
 
 def _from_rosinality(name: str, tensor: Tensor) -> Renamed | None:
-    if match := re.fullmatch(r"style\.(\d+)\.linear\.(weight|bias)(_orig)?", name):
+    if match := re.fullmatch(r"style\.(\d{1,2})\.linear\.(weight|bias)(_orig)?", name):
         # One of two is a layer, beginning with the second; the others have no weights.
         return f"mapping_network.layers.{(int(match[1]) - 1) // 2}.{match[2]}", tensor
-    if match := re.fullmatch(r"generator\.to_rgb\.(\d+)\.conv\.(weight|bias)(_orig)?", name):
+    if match := re.fullmatch(r"generator\.to_rgb\.(\d{1,2})\.conv\.(weight|bias)(_orig)?", name):
         return f"torgb.{2 * int(match[1]) + 1}.{match[2]}", tensor
     if name == "generator.progression.0.conv1.input":
         return "const", tensor[0]
@@ -244,6 +246,17 @@ def _count(arrays: Arrays, pattern: str) -> int:
     return 1 + max((int(match[1]) for name in arrays if (match := re.fullmatch(pattern, name))), default=-1)
 
 
+def _checked(layers: int, what: str) -> int:
+    """A number of layers that a network can have.
+
+    Raises:
+        CheckpointError: If it has another one.
+    """
+    if layers % 2 or not 4 <= layers <= MOST_LAYERS:
+        raise CheckpointError(f"{what} is no StyleGAN1 generator: it counts {layers} layers, not 4 to {MOST_LAYERS}.")
+    return layers
+
+
 def _first_layers(arrays: Arrays, count: int) -> dict[str, Tensor]:
     """Arrays without those of later layers."""
     pattern = re.compile(r"(?:layers|torgb)\.(\d+)\..+")
@@ -254,14 +267,13 @@ def _build(
     arrays: Mapping[str, Tensor], settings: Settings, multiplier: float, what: str, **fields: Any
 ) -> AbstractGenerator:
     """The frozen generator of arrays under our names; "lod" among them, and toRGBs by level ("lods") or layer."""
-    arrays, lod = dict(arrays), float(arrays.get("lod", torch.zeros(())))
-    arrays.pop("lod", None)
-    layers = _count(arrays, r"layers\.(\d+)\.bias")
-    for name in [name for name in arrays if name.startswith("lods.")]:
-        _, level, part = name.split(".")
-        arrays[f"torgb.{layers - 1 - 2 * int(level)}.{part}"] = arrays.pop(name)
-    fused = settings.get("fused_scale", "auto")
+    arrays, fused = dict(arrays), settings.get("fused_scale", "auto")
+    layers = _checked(_count(arrays, r"layers\.(\d+)\.bias"), what)
     try:
+        lod = float(arrays.pop("lod", torch.zeros(())))
+        for name in [name for name in arrays if name.startswith("lods.")]:
+            _, level, part = name.split(".")
+            arrays[f"torgb.{layers - 1 - 2 * int(level)}.{part}"] = arrays.pop(name)
         fields = {
             **_shape(arrays, layers),
             "learning_rate_multiplier": float(multiplier),
@@ -270,10 +282,10 @@ def _build(
             "crop": tuple(settings["crop"]) if settings.get("crop") else None,
             **fields,
         }
-    except (KeyError, IndexError, ValueError) as error:
+        # Layers and toRGBs that the level of detail leaves out are not kept.
+        acting = layers - 2 * math.floor(lod)
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, OverflowError, StopIteration) as error:
         raise CheckpointError(f"{what} is no StyleGAN1 generator: {error} is missing or has no sense.") from error
-    # Layers and toRGBs that the level of detail leaves out are not kept.
-    acting = layers - 2 * math.floor(lod)
     arrays = _first_layers(arrays, acting)
     shown = {acting - 1} if lod % 1 == 0 else {acting - 1, acting - 3}
     arrays = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._errors import CheckpointError
 from ..generators import AbstractGenerator, StyleGAN3Config, build_generator
 
-_LAYER = re.compile(r"synthesis\.L(\d+)_(\d+)_(\d+)\.(.+)")
+_LAYER = re.compile(r"synthesis\.L(\d{1,2})_(\d{1,5})_(\d{1,5})\.(.+)")
 _PARTS = ("weight", "bias", "magnitude_ema", "up_filter", "down_filter", "affine.weight", "affine.bias")
 # Keywords of the constructor, ours beside theirs.
 _FIELDS = {
@@ -42,12 +42,12 @@ def stylegan3_from_nvlabs(
         CheckpointError: If an array is missing, unknown or of another shape than the settings say.
     """
     given = dict(settings or {})
-    given |= given.pop("synthesis_kwargs", None) or {}
     try:
+        given |= given.pop("synthesis_kwargs", None) or {}
         fields = {**_shape(arrays), **{ours: given[theirs] for ours, theirs in _FIELDS.items() if theirs in given}}
         fields["learning_rate_multiplier"] = (given.get("mapping_kwargs") or {}).get("lr_multiplier", 0.01)
         _check_sizes(arrays, StyleGAN3Config(**fields))
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{what} is no StyleGAN3 generator: {error} is missing or has no sense.") from error
     renamed = {_our_name(name, fields["num_layers"]): tensor for name, tensor in arrays.items()}
     return build_generator("stylegan3", fields, renamed, what)
@@ -57,7 +57,7 @@ def _our_name(name: str, torgb: int) -> str:
     """Our state-dict name of an NVIDIA name; the layers are told by their order, the toRGB is the last."""
     if name == "mapping.w_avg":
         return "w_avg"
-    if match := re.fullmatch(r"mapping\.(embed|fc(\d+))\.(weight|bias)", name):
+    if match := re.fullmatch(r"mapping\.(embed|fc(\d{1,2}))\.(weight|bias)", name):
         return f"mapping_network.{'embed' if match[2] is None else f'layers.{match[2]}'}.{match[3]}"
     if match := re.fullmatch(r"synthesis\.(input\..+)", name):
         return match[1]
@@ -84,7 +84,7 @@ def _shape(arrays: Mapping[str, Tensor]) -> dict[str, Any]:
     """The fields of the configuration that names and shapes show."""
     named = _named(arrays)
     weights = [arrays[named[layer].string] for layer in range(len(named))]
-    depth = sum(re.fullmatch(r"mapping\.fc\d+\.weight", name) is not None for name in arrays)
+    depth = sum(re.fullmatch(r"mapping\.fc\d{1,2}\.weight", name) is not None for name in arrays)
     first, embed = arrays["mapping.fc0.weight"], arrays.get("mapping.embed.weight")
     # Only critical layers of a radial network have separable filters.
     radial = any(name.endswith("down_filter") and tensor.dim() == 2 for name, tensor in arrays.items())

@@ -26,6 +26,9 @@ from ._base import FAMILIES
 from ._collect import Collector
 from ._style_based import SLOPE, AbstractStyleGAN, EqualLinear, MappingNetwork, check_noise
 
+MOST = 64
+"""Of samples and taps that a configuration may ask for."""
+
 
 @dataclass(frozen=True)
 class StyleGAN3Config:
@@ -78,6 +81,11 @@ class StyleGAN3Config:
     def __post_init__(self) -> None:
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
             raise InputError(f"resolution must be a power of two from 16 up, got {self.resolution}.")
+        if not 0 <= self.margin <= MOST or not all(0 < n <= MOST for n in (self.filter_size, self.lrelu_upsampling)):
+            raise InputError(
+                f"margin, filter_size and lrelu_upsampling must be small numbers up to {MOST}, got {self.margin}, "
+                f"{self.filter_size} and {self.lrelu_upsampling}."
+            )
         if not 0 < self.num_critical < self.num_layers:
             raise InputError(
                 f"num_critical must lie in 1..num_layers - 1, got {self.num_critical} of {self.num_layers} layers."
