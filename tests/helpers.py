@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ class Golden:
     def __getitem__(self, key: str) -> Tensor:
         return torch.from_numpy(np.array(self._arrays[key]))
 
+    def results(self) -> dict[str, Tensor]:
+        """All arrays but the states of networks and their inputs."""
+        return {k: self[k] for k in self.keys() if k != "meta_json" and not k.startswith(("state/", "in/"))}
+
     def under(self, prefix: str) -> dict[str, Tensor]:
         """All arrays whose key starts with ``prefix``, by the rest of the key."""
         return {k[len(prefix) :]: self[k] for k in self.keys() if k.startswith(prefix)}
@@ -57,3 +62,14 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str = ""
     """Assert that the relative difference is at most ``tolerance``."""
     difference = relative_difference(got.detach(), expected)
     assert difference <= tolerance, f"{what}: relative difference {difference:.2e} > {tolerance:.0e}"
+
+
+def assert_all_close(name: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], tolerance: float) -> None:
+    """Assert it of all arrays of a golden file by their keys, none left out, and print the worst of them."""
+    assert set(found) == set(expected)
+    differences = {key: relative_difference(found[key].detach(), expected[key]) for key in expected}
+    worst = max(differences, key=differences.__getitem__)
+    print(
+        f"\n{name}: {len(found)} arrays, worst difference {differences[worst]:.1e} ({worst}), allowed {tolerance:.0e}"
+    )
+    assert differences[worst] <= tolerance, worst

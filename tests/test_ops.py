@@ -384,6 +384,64 @@ class TestLean:
         # Beside what comes in and goes out, nothing of the size of a feature is kept.
         assert max(kept["lean"].values()) < y.numel() <= max(kept["reference"].values())
 
+    @pytest.mark.parametrize("flip", [False, True])
+    @pytest.mark.parametrize(
+        "up, down, padding, radial, clamp",
+        [
+            (2, 2, (9, 8, 9, 8), False, 0.5),
+            (4, 2, (-6, -9, -6, -9), True, None),
+            (2, 2, (3, 4, -1, 8), True, 256.0),
+            (3, 1, (5, 2, 7, 6), False, None),
+            (1, 2, 3, False, 0.7),
+            (1, 1, 0, False, 0.3),
+        ],
+    )
+    def test_filtered_lrelu(self, up: int, down: int, padding: Any, radial: bool, clamp: Any, flip: bool) -> None:
+        fu = design_lowpass_filter(6 * up, 1.0, 1.2, 8.0) if up > 1 else None
+        fd = design_lowpass_filter(6 * down, 1.3, 1.2, 8.0, radial=radial) if down > 1 else None
+        x, b = double(2, 3, 23, 21), double(3)
+        arguments = {"up": up, "down": down, "padding": padding, "clamp": clamp, "flip_filter": flip}
+        found = []
+        for impl in ("reference", "lean"):
+            with using("reference" if impl == "reference" else "auto"):
+                y = filtered_lrelu(x, fu, fd, b, impl=impl, **arguments)
+                weight = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape)
+                found.append([y, *torch.autograd.grad(y, (x, b), weight)])
+        for got, expected in zip(found[1], found[0], strict=True):
+            assert_close(got, expected.detach(), 1e-12)
+
+    def test_filtered_lrelu_keeps_a_byte_for_each_fine_pixel(self) -> None:
+        x, b = torch.randn(1, 4, 20, 20, requires_grad=True), torch.randn(4)
+        f, kept = design_lowpass_filter(12, 1.0, 1.2, 4.0), {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            kept[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            filtered_lrelu(x, f, f, b, up=2, down=2, padding=11, clamp=1.0)
+        assert 4 * 40 * 40 <= sum(kept.values()) < 4 * 60 * 60
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        up=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        pads=st.tuples(*[st.integers(-3, 8)] * 4),
+        separable=st.booleans(),
+        flip=st.booleans(),
+        taps=st.integers(1, 9),
+    )
+    def test_upfirdn2d(
+        self, up: tuple[int, int], pads: tuple[int, ...], separable: bool, flip: bool, taps: int
+    ) -> None:
+        x, f = double(2, 3, 10, 11), double(taps).detach().float()
+        f = f if separable else torch.outer(f, f + 1)
+        arguments = {"up": up, "padding": pads, "flip_filter": flip, "gain": 1.7}
+        expected, got = (upfirdn2d(x, f, impl=impl, **arguments) for impl in ("reference", "lean"))
+        assert_close(got, expected.detach(), 1e-12)
+        weight = torch.linspace(-1, 1, got.numel(), dtype=got.dtype).reshape(got.shape)
+        gradients = [torch.autograd.grad(y, x, weight)[0] for y in (got, expected)]
+        assert_close(gradients[0], gradients[1], 1e-12)
+
     def test_overwriting(self) -> None:
         x, ones = double(1, 2, 3, 3), torch.ones(1, 2, dtype=torch.float64)
         expected = layer_epilogue(x * 1, ones, impl="reference")

@@ -8,7 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from saminv._types import Latents
-from saminv.generators import AbstractGenerator, BigGANDeep, BigGANDeepConfig, StyleGAN2, StyleGAN2Config
+from saminv.generators import (
+    AbstractGenerator,
+    BigGANDeep,
+    BigGANDeepConfig,
+    StyleGAN1,
+    StyleGAN1Config,
+    StyleGAN2,
+    StyleGAN2Config,
+    StyleGAN3,
+    StyleGAN3Config,
+)
+from saminv.generators._style_based import AbstractStyleGAN
 from saminv.metrics._base import AbstractMetric, Prepared
 from saminv.metrics.pixel import MSE
 from saminv.optim import Objective, Problem
@@ -39,9 +50,68 @@ def toy_stylegan2(dtype: torch.dtype = torch.float32, seed: int = 0, **settings)
         for torgb in generator.torgb.values():
             torgb.weight.mul_(0.25)
             torgb.bias.normal_(std=0.1)
-        label = torch.eye(generator.label_dim)[:1] if generator.label_dim else None
-        z = generator.sample_z(500, seed=1)
-        generator.w_avg.copy_(generator.mapping(z, label)[:, 0].mean(dim=0))
+        set_mean(generator)
+    generator.freeze()
+    return generator.to(dtype)  # type: ignore[return-value]
+
+
+def set_mean(generator: AbstractStyleGAN) -> None:
+    """Set the mean w, that of the first class where there are classes."""
+    label = torch.eye(generator.label_dim)[:1] if generator.label_dim else None
+    generator.w_avg.copy_(generator.mapping(generator.sample_z(500, seed=1), label)[:, 0].mean(dim=0))
+
+
+@torch.no_grad()
+def toy_stylegan1(dtype: torch.dtype = torch.float32, seed: int = 0, **settings) -> StyleGAN1:
+    """A frozen random StyleGAN1 of 32 pixels whose noise, biases and mean w all matter."""
+    fields = {
+        "resolution": 32,
+        "z_dim": 12,
+        "w_dim": 12,
+        "channel_base": 320,
+        "channel_max": 12,
+        "mapping_layers": 2,
+        "learning_rate_multiplier": 1.0,
+        "fused_from": 32,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = StyleGAN1(StyleGAN1Config(**(fields | settings)))
+        generator.const.normal_()
+        for layer in generator.layers:
+            layer.noise_weight.uniform_(0.1, 0.3)
+            layer.bias.normal_(std=0.2)
+        for torgb in generator.torgb.values():
+            torgb.weight.mul_(0.4)
+            torgb.bias.normal_(std=0.1)
+        set_mean(generator)
+    generator.freeze()
+    return generator.to(dtype)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def toy_stylegan3(dtype: torch.dtype = torch.float32, seed: int = 0, **settings) -> StyleGAN3:
+    """A frozen random StyleGAN3 of 32 pixels, configuration T unless said, whose first style places it as well."""
+    fields = {
+        "resolution": 32,
+        "z_dim": 12,
+        "w_dim": 12,
+        "channel_max": 12,
+        "num_layers": 6,
+        "margin": 4,
+        "learning_rate_multiplier": 1.0,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = StyleGAN3(StyleGAN3Config(**(fields | settings)))
+        generator.input.affine.weight.normal_(std=0.2)
+        for layer in generator.layers:
+            layer.bias.normal_(std=0.2)
+        generator.torgb.bias.normal_(std=0.4)
+        set_mean(generator)
+        label = 0 if generator.label_dim else None
+        # Each layer learns the size of its input in one step.
+        generator.track_magnitudes(generator.mapping(generator.sample_z(16, seed=2), label), decay=0.0)
     generator.freeze()
     return generator.to(dtype)  # type: ignore[return-value]
 
@@ -77,7 +147,9 @@ def toy_biggan_deep(dtype: torch.dtype = torch.float32, seed: int = 0, **setting
 
 
 TOYS: dict[str, Callable[..., AbstractGenerator]] = {
+    "stylegan1": toy_stylegan1,
     "stylegan2": toy_stylegan2,
+    "stylegan3": toy_stylegan3,
     "biggan_deep": toy_biggan_deep,
 }
 """Small random generators by family; each takes a dtype and settings of its configuration."""

@@ -25,6 +25,8 @@ from .read import (
 )
 from .rosinality import stylegan2_from_rosinality
 from .sam_invertibility import read_sam_invertibility
+from .stylegan1 import stylegan1_from_genforce, stylegan1_from_rosinality, stylegan1_from_tensorflow
+from .stylegan3 import stylegan3_from_nvlabs
 from .tensorflow import stylegan2_from_tensorflow
 from .write import save_checkpoint
 
@@ -39,8 +41,12 @@ __all__ = [
     "read_checkpoint",
     "read_sam_invertibility",
     "save_checkpoint",
+    "stylegan1_from_genforce",
+    "stylegan1_from_rosinality",
+    "stylegan1_from_tensorflow",
     "stylegan2_from_genforce",
     "stylegan2_from_nvlabs",
     "stylegan2_from_rosinality",
     "stylegan2_from_tensorflow",
+    "stylegan3_from_nvlabs",
 ]

@@ -9,7 +9,9 @@ generator (``_file.py``), and one module per family. How to add one: subclass it
 from ._base import FAMILIES, GENERATORS, AbstractGenerator, LatentStatistics
 from ._file import build_generator, generator_from_arrays, save_generator, with_crop
 from .biggan_deep import BigGANDeep, BigGANDeepConfig
+from .stylegan1 import StyleGAN1, StyleGAN1Config
 from .stylegan2 import StyleGAN2, StyleGAN2Config
+from .stylegan3 import StyleGAN3, StyleGAN3Config
 
 __all__ = [
     "FAMILIES",
@@ -18,8 +20,12 @@ __all__ = [
     "BigGANDeep",
     "BigGANDeepConfig",
     "LatentStatistics",
+    "StyleGAN1",
+    "StyleGAN1Config",
     "StyleGAN2",
     "StyleGAN2Config",
+    "StyleGAN3",
+    "StyleGAN3Config",
     "build_generator",
     "generator_from_arrays",
     "save_generator",

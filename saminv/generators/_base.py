@@ -86,15 +86,15 @@ class LatentStatistics:
         )
 
 
-class _Synthesis(nn.Module):
-    """A synthesis as the only thing that a module does."""
+class _Rendering(nn.Module):
+    """Calls a function that renders by a generator, so that the generator can have other weights meanwhile."""
 
     def __init__(self, generator: AbstractGenerator) -> None:
         super().__init__()
         self.generator = generator
 
-    def forward(self, styles: Tensor, taps: Taps, **settings: Any) -> Tensor | Features:
-        return self.generator.synthesis(styles, taps, **settings)  # type: ignore[arg-type]
+    def forward(self, render: Callable[[Tensor, Taps], Tensor | Features], styles: Tensor, taps: Taps) -> Any:
+        return render(styles, taps)
 
 
 class AbstractGenerator(nn.Module, ABC):
@@ -184,8 +184,10 @@ class AbstractGenerator(nn.Module, ABC):
     def _weight_site(self) -> Site:
         return Site(WEIGHTS, "weight", (sum(shape.numel() for shape in self.tunable.values()),))
 
-    def _by_own_weights(self, styles: Tensor, taps: Taps, **settings: Any) -> Tensor | Features:
-        """A synthesis in which each image has weights of its own, one image after another.
+    def _by_own_weights(
+        self, render: Callable[[Tensor, Taps], Tensor | Features], styles: Tensor, taps: Taps
+    ) -> Tensor | Features:
+        """What ``render`` makes of styles and taps if each image has weights of its own, one image after another.
 
         Raises:
             InputError: If a tap at the weights is no sum without a mask.
@@ -193,19 +195,19 @@ class AbstractGenerator(nn.Module, ABC):
         change = taps.sum_at(WEIGHTS)
         if change is None or change.mask is not None:
             raise InputError("Weights take one change that is added to them, without a mask.")
-        synthesis, found = _Synthesis(self), []
+        module, found = _Rendering(self), []
         # Kernels know no gradient of a weight.
         with using("reference"):
             for index, delta in enumerate(change.delta):
                 own = styles[index : index + 1] if len(styles) > 1 else styles
-                given = own, taps.without(WEIGHTS, index)
-                found.append(functional_call(synthesis, self._changed(delta), given, settings))
+                given = render, own, taps.without(WEIGHTS, index)
+                found.append(functional_call(module, self._changed(delta), given))
         if isinstance(found[0], Tensor):
             return torch.cat(found)
         return Features({name: torch.cat([each[name] for each in found]) for name in found[0]})
 
     def _changed(self, delta: Tensor) -> dict[str, Tensor]:
-        """The weights of a synthesis with a change `[N]`, by name in :class:`_Synthesis`."""
+        """The weights of a synthesis with a change `[N]`, by name in :class:`_Rendering`."""
         own, parts = dict(self.named_parameters()), delta.split([shape.numel() for shape in self.tunable.values()])
         pairs = zip(self.tunable.items(), parts)
         return {f"generator.{name}": own[name].detach() + part.view(shape) for (name, shape), part in pairs}
@@ -283,7 +285,9 @@ class AbstractGenerator(nn.Module, ABC):
     def feature_deviation(self, site: str, samples: int = 32) -> Tensor:
         """Standard deviation of each channel of a feature site `[C]` over random samples and positions."""
         if site not in self._feature_deviation:
-            names = [n for n, s in self.sites.items() if s.kind == "feature" and n not in self._feature_deviation]
+            # Later ones may be so large that they are not measured before they are asked for.
+            features = [name for name, found in self.sites.items() if found.kind == "feature"]
+            names = [n for n in features[: features.index(site) + 1] if n not in self._feature_deviation]
             styles = self._typical_styles(samples)
             chunks = [self.synthesis(part, until=names) for part in styles.split(8)]
             for name in names:

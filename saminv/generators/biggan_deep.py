@@ -9,6 +9,7 @@ Reference:
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -329,7 +330,8 @@ class BigGANDeep(AbstractGenerator):
             raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
         acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
         if WEIGHTS in acts:
-            return self._by_own_weights(styles, acts, noise=noise, truncation=truncation, until=until)
+            render = functools.partial(self.synthesis, noise=noise, truncation=truncation, until=until)
+            return self._by_own_weights(render, styles, acts)  # type: ignore[arg-type]
         collect = Collector(until, self.sites, styles.dtype)
         parts = self._parts(styles, acts)
         done = [collect.see(name, part) for name, part in zip(("z", "class"), parts)]

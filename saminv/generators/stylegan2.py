@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +25,20 @@ from ..ops.instance_padding import ring_length
 from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
-from ..sites import Add, Frame, Site, Tap, Taps
-from ._base import FAMILIES, IMAGE, NOISE_MODES, WEIGHTS
+from ..sites import Add, Site, Tap, Taps
+from ._base import FAMILIES
 from ._collect import Collector
-from ._style_based import SLOPE, AbstractStyleGAN, EqualLinear, MappingNetwork
+from ._style_based import (
+    SLOPE,
+    AbstractStyleGAN,
+    EqualLinear,
+    Kept,
+    MappingNetwork,
+    check_noise,
+    check_pyramid,
+    crop_frame,
+    crop_middle,
+)
 
 ARCHITECTURES = ("skip", "orig", "resnet")
 HALF = (torch.float16, torch.bfloat16)
@@ -66,20 +76,9 @@ class StyleGAN2Config:
     crop: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise InputError(f"resolution must be a power of two from 8 up, got {self.resolution}.")
+        check_pyramid(self.resolution, self.channel_table, self.crop)
         if self.architecture not in ARCHITECTURES:
             raise InputError(f"architecture must be one of {', '.join(ARCHITECTURES)}; got {self.architecture!r}.")
-        resolutions = int(math.log2(self.resolution)) - 1
-        if self.channel_table is not None and not (
-            len(self.channel_table) == resolutions and min(self.channel_table) > 0
-        ):
-            raise InputError(
-                f"channel_table needs a number from 1 up for each of the {resolutions} resolutions from 4 to "
-                f"{self.resolution}, got {self.channel_table}."
-            )
-        if self.crop is not None and not all(0 < side <= self.resolution for side in self.crop):
-            raise InputError(f"crop {self.crop} does not fit the canvas of {self.resolution} pixels.")
 
     @property
     def num_layers(self) -> int:
@@ -102,28 +101,6 @@ class StyleGAN2Config:
         return min(self.channel_base // resolution, self.channel_max)
 
 
-class _Kept:
-    """What a function makes of a weight, kept while the weight neither asks for a gradient nor changes."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.function = function
-        self._key: tuple[object, ...] | None = None
-        self._value: Tensor | None = None
-
-    def __call__(self, weight: Tensor) -> Tensor:
-        # What is no parameter is a weight of some image's own; it goes away, and another one may take its place.
-        if weight.requires_grad or not isinstance(weight, nn.Parameter):
-            return self.function(weight)
-        key = (weight._version, weight.data_ptr(), weight.dtype, weight.device)
-        if self._value is None or key != self._key:
-            with torch.no_grad():
-                self._key, self._value = key, self.function(weight)
-        return self._value
-
-    def __deepcopy__(self, memo: object) -> _Kept:
-        return _Kept(self.function)
-
-
 def _narrowed(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """A kernel `[O, I, 3, 3]` in another type, such that sums of its products with numbers near 1 are near 1."""
     return (weight / math.sqrt(weight[0].numel())).to(dtype)
@@ -143,8 +120,8 @@ class ModulatedLayer(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.noise_const: Tensor
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
-        self._squares = _Kept(squared_weight)
-        self._typed = {dtype: _Kept(functools.partial(_narrowed, dtype=dtype)) for dtype in HALF}
+        self._squares = Kept(squared_weight)
+        self._typed = {dtype: Kept(functools.partial(_narrowed, dtype=dtype)) for dtype in HALF}
 
     def forward(
         self,
@@ -271,13 +248,9 @@ class StyleGAN2(AbstractStyleGAN):
         config = self.config
         return ToRGB(self._widths(layer)[1], config.image_channels, self.style_dim, config.clamp)
 
-    def _frame(self) -> Frame:
-        (height, width), side = self.image_size, self.config.resolution
-        left, top = (side - width) / 2 / side, (side - height) / 2 / side
-        return (left, top, 1 - left, 1 - top)
-
     def _announce(self) -> dict[str, Site]:
-        config, frame, last = self.config, self._frame(), self.config.num_layers - 1
+        config, last = self.config, self.config.num_layers - 1
+        frame = crop_frame(self.image_size, config.resolution)
         found = [Site("styles", "styles", (self.num_styles, self.style_dim))]
         # Padding is counted as in the padding space paper: P0 is the constant, P<l + 1> belongs to layer l.
         found.append(Site("P0", "padding", (config.channels(4), 4, 4)))
@@ -337,23 +310,14 @@ class StyleGAN2(AbstractStyleGAN):
         Features are computed in ``dtype``, float16 or bfloat16 for speed; all that is returned has the type of the
         styles.
         """
-        if noise not in NOISE_MODES:
-            raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
-        acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
-        if WEIGHTS in acts:
-            settings = {"noise": noise, "truncation": truncation, "until": until, "dtype": dtype}
-            return self._by_own_weights(styles, acts, **settings)
-        collect = Collector(until, self.sites, styles.dtype)
-        styles = self._styles(styles, acts, truncation)
+        check_noise(noise)
         kind = styles.dtype if dtype is None else dtype
-        canvas = None if collect.see("styles", styles) else self._layers(styles, acts, noise, collect, kind)
-        if not collect.names:
-            assert canvas is not None
-            return self._crop(canvas)
-        if IMAGE in collect.names and canvas is not None:
-            collect.see(IMAGE, self._crop(canvas))
-        collect.check(noise)
-        return collect.found
+
+        def layers(styles: Tensor, taps: Taps, collect: Collector) -> Tensor | None:
+            canvas = self._layers(styles, taps, noise, collect, kind)
+            return None if canvas is None else crop_middle(canvas, self.image_size)
+
+        return self._render(layers, styles, taps, noise, truncation, until)
 
     def _layers(self, styles: Tensor, taps: Taps, noise: str, collect: Collector, dtype: torch.dtype) -> Tensor | None:
         """Run the layers until the collector has what it wants; returns the RGB image of the whole canvas."""
@@ -422,8 +386,3 @@ class StyleGAN2(AbstractStyleGAN):
         assert isinstance(module, ModulatedLayer)
         x = found[before] * module.affine(styles[:, layer])[:, :, None, None]
         return F.conv_transpose2d(x, module.weight.transpose(0, 1), stride=2) if layer % 2 else x
-
-    def _crop(self, image: Tensor) -> Tensor:
-        (height, width), side = self.image_size, self.config.resolution
-        top, left = (side - height) // 2, (side - width) // 2
-        return image[:, :, top : top + height, left : left + width]

@@ -1,7 +1,7 @@
 """Leaky ReLU between an up-sampling and a down-sampling filter, so that it makes no aliases (StyleGAN3).
 
 Derivatives: with respect to ``x`` and ``b``, of every order (the usual subgradients at the kink and the clamp). The
-filters are constants.
+filters are constants. The lean form keeps nothing for them but the slope of each pixel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..._errors import InputError
 from .._dispatch import choose
 from ..upfirdn2d import Factor, parse_pads
-from . import reference
+from . import lean, reference
 from ._design import design_lowpass_filter
 
 __all__ = ["design_lowpass_filter", "filtered_lrelu"]
@@ -49,7 +49,7 @@ def filtered_lrelu(
         slope: Slope of the leaky ReLU below zero.
         clamp: Largest magnitude after the gain, before the down-sampling.
         flip_filter: False convolves, True correlates.
-        impl: "auto" | "reference" | "triton".
+        impl: "auto" | "reference" | "lean".
 
     Returns:
         `[B, C, H', W']` with ``H' = ceil((H * up + top + bottom - (ku - 1) - (kd - 1)) / down)``.
@@ -66,7 +66,8 @@ def filtered_lrelu(
         raise InputError(f"The bias must be [{x.shape[1]}], got shape {tuple(b.shape)}.")
     if clamp is not None and clamp < 0:
         raise InputError(f"clamp must not be negative, got {clamp}; None turns it off.")
-    function = choose("filtered_lrelu", impl, {"reference": reference.filtered_lrelu}, x)
+    implementations = {"reference": reference.filtered_lrelu, "lean": lean.filtered_lrelu}
+    function = choose("filtered_lrelu", impl, implementations, x)
     result: Tensor = function(
         x, fu, fd, b, up=up, down=down, pads=parse_pads(padding), gain=gain, slope=slope, clamp=clamp, flip=flip_filter
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..._errors import InputError
 from .._dispatch import choose
-from . import reference
+from . import lean, reference
 
 __all__ = [
     "add_pads",
@@ -97,7 +97,7 @@ def upfirdn2d(
         padding: Zeros around the up-sampled image; an int, (x, y) or (left, right, top, bottom); negative crops.
         flip_filter: False convolves, True correlates.
         gain: Factor on the result.
-        impl: "auto" | "reference" | "triton".
+        impl: "auto" | "reference" | "lean".
 
     Returns:
         `[B, C, H', W']` with ``H' = ceil((H * up + top + bottom - kh + 1) / down)``, ``W'`` likewise.
@@ -119,7 +119,8 @@ def upfirdn2d(
             f"upfirdn2d leaves nothing of {x.shape[2]}x{x.shape[3]} pixels with up={ups}, padding={pads} and "
             f"a filter of {height}x{width} taps; pad more."
         )
-    function = choose("upfirdn2d", impl, {"reference": reference.upfirdn2d}, x)
+    implementations = {"reference": reference.upfirdn2d, "lean": lean.upfirdn2d}
+    function = choose("upfirdn2d", impl, implementations, x)
     result: Tensor = function(x, f, up=ups, down=downs, pads=pads, flip_filter=flip_filter, gain=gain)
     return result
 
