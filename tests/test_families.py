@@ -99,8 +99,8 @@ def test_it_starts_on_the_picture_of_the_styles(toys, family, name):
     generator = toys[family]
     styles = generator.mapping(generator.sample_z(1000, seed=0)[[7, 500]], usual_label(generator))
     problem = problem_of(generator, [name], styles=styles)
-    # Pictures with weights of their own are rendered one by one; an up-sampling layer of StyleGAN1 that has a ring adds in
-    # another order than one without.
+    # Pictures with weights of their own are rendered one by one; an up-sampling layer of StyleGAN1 that has a ring adds
+    # in another order than one without.
     tolerance = {"Z": 1e-6, "G": 1e-5}.get(name, 1e-5 if family == "stylegan1" and name[0] == "P" else 0)
     assert_close(problem.render(problem.start()), generator.synthesis(styles), tolerance)
 
