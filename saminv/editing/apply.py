@@ -6,22 +6,21 @@ Reference:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._errors import InputError
-from .._types import Features, Latents, map_latents
+from .._types import Features, Latents
 from ..generators import AbstractGenerator
 from ..regions import Regions
 from ..sites import Replace
 from ..solution import Solution
 from ..spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
 from ..spaces._base import SpaceOptions, space_mask
-from .directions import resolve_direction
+from .change import Change
+from .channels import shifted
+from .within import freeze, frozen_sites
 
 
 @torch.no_grad()
@@ -30,17 +29,19 @@ def render_edit(
     spaces: Sequence[AbstractSpace],
     latents: Latents,
     regions: Regions,
-    change: Tensor,
+    change: Tensor | Change,
     noise: str = "const",
+    inside: Tensor | None = None,
 ) -> Tensor:
-    """Render latents `[B, ...]` with a change of the styles `[1 or B, L, D]`.
+    """Render latents `[B, ...]` with a change of the styles `[1 or B, L, D]`, or of channels too.
 
     Segments of W+ see the changed styles in all layers, segments of F<l> in the layers after l; what comes before is
-    frozen at its unedited value.
+    frozen at its unedited value. So is everything outside of ``inside``, bool `[B, 1, H, W]`, if it is given.
 
     Returns:
         `[B, 3, H, W]`.
     """
+    change = change if isinstance(change, Change) else Change(change)
     base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
     styles = base.styles(generator, latents[base.name])
     others = [space for space in spaces if space is not base]
@@ -55,12 +56,15 @@ def render_edit(
         assert isinstance(found, dict)
         return found
 
+    frozen = [name for space in others for name in space.frozen_sites(generator)]
     unedited = {
-        **look((name for space in others for name in space.frozen_sites(generator)), with_twins=True),
+        **look(frozen if inside is None else [*frozen, *frozen_sites(generator)], with_twins=True),
         **look((name for space in others for name in space.reference_sites(generator)), with_twins=False),
     }
     edited = [t for s in others for t in s.edit_taps(generator, latents[s.name], masks[s.name], unedited)]
-    image = generator.synthesis(styles, [Replace("styles", styles + change), *edited], noise=noise)
+    edited += [] if inside is None else freeze(generator, inside, unedited, regions)
+    with shifted(generator, change.channels):
+        image = generator.synthesis(styles, [Replace("styles", styles + change.styles), *edited], noise=noise)
     assert isinstance(image, Tensor)
     return image
 
@@ -69,31 +73,3 @@ def solution_spaces(solution: Solution) -> tuple[AbstractSpace, ...]:
     """The spaces a solution was made with, with their options."""
     options = SpaceOptions(**solution.provenance.get("space_options", {}), label=solution.provenance.get("label"))
     return resolve_spaces(list(solution.latents), solution.generator, options)
-
-
-def _strengths(strength: Any) -> list[float]:
-    """One strength or several as a list.
-
-    Raises:
-        InputError: If it is anything but finite numbers.
-    """
-    try:
-        found = torch.as_tensor(strength, dtype=torch.float64).reshape(-1).tolist()
-    except (TypeError, ValueError, RuntimeError):
-        found = []
-    if not found or not all(math.isfinite(s) for s in found):
-        raise InputError(f"strength must be a finite number or a non-empty list of them, got {strength!r}.")
-    return found
-
-
-def edit_solution(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
-    """See :meth:`saminv.Solution.edit`."""
-    if solution.generator is None:
-        raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
-    strengths = _strengths(strength)
-    change = resolve_direction(direction, solution.generator)
-    spaces = solution_spaces(solution)
-    latents = map_latents(lambda tensor: tensor.detach(), solution.latents)
-    noise = solution.provenance.get("noise", "const")
-    images = [render_edit(solution.generator, spaces, latents, solution.regions, s * change, noise) for s in strengths]
-    return torch.stack(images, dim=1).flatten(0, 1)

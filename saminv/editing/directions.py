@@ -1,9 +1,7 @@
-"""Directions in W or W+: by name, from a file, or given as a tensor."""
+"""Directions as tensors in W or W+: by name, from a file, or given; :mod:`.references` knows all other kinds too."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,9 @@ from torch import Tensor
 from .._errors import CheckpointError, InputError
 from ..generators import AbstractGenerator
 from ..weights import load_bundled
+from .change import AbstractDirection, LinearDirection
+from .published import tensor_of
+from .sets import kept_names, kept_set
 
 BUNDLED = "demo-directions"
 
@@ -27,60 +28,59 @@ def _bundled(generator: AbstractGenerator) -> dict[str, Tensor]:
 
 
 def direction_names(generator: AbstractGenerator) -> list[str]:
-    """Names of the directions known for a generator."""
-    return sorted(_bundled(generator))
+    """Names of the directions known for a generator: those that come with it, then those that were found."""
+    kept = [reference for name in kept_names(generator) for reference in kept_set(generator, name).references]
+    return sorted(_bundled(generator)) + kept
 
 
 def resolve_direction(direction: Any, generator: AbstractGenerator) -> Tensor:
     """Turn a name, file or tensor into a change of the styles `[1, L, D]` for strength 1.
 
     Args:
-        direction: A bundled name, a .npy, .npz or .safetensors file with one array, or an array `[D]`, `[L, D]`,
-            `[1, D]` or `[1, L, D]`.
+        direction: A name, a file, or an array `[D]`, `[L, D]`, `[1, D]` or `[1, L, D]`; names and files as for
+            :func:`saminv.editing.find_direction`.
         generator: Gives L and D.
 
     Raises:
-        InputError: For an unknown name, or an array that does not fit or is not finite.
+        InputError: For an unknown name, an array that does not fit or is not finite, or a direction that is more than
+            one change of the styles.
         CheckpointError: For a file that cannot be read.
     """
-    if isinstance(direction, (str, Path)):
-        found = _named(str(direction), generator)
-    else:
-        found = direction if isinstance(direction, Tensor) else _tensor(np.asarray(direction))
-    return _fit(found, generator).to(generator.device, generator.dtype)
+    if isinstance(direction, (str, Path, AbstractDirection)):
+        from .references import find_direction
+
+        found = find_direction(direction, generator)
+        if not isinstance(found, LinearDirection) or found.channels:
+            raise InputError(
+                f"The direction {direction!r} is no tensor: it depends on the styles, or changes channels."
+            )
+        return found.styles[None].to(generator.device, generator.dtype)
+    given = direction if isinstance(direction, Tensor) else tensor_of(np.asarray(direction))
+    return _fit(given, generator).to(generator.device, generator.dtype)
 
 
-def _named(name: str, generator: AbstractGenerator) -> Tensor:
+def bundled_direction(name: str, generator: AbstractGenerator) -> Tensor | None:
+    """A direction that comes with a generator `[L, D]`, None if there is none of that name."""
     known = _bundled(generator)
-    if name in known:
-        return known[name]
-    if Path(name).suffix in (".npy", ".npz", ".safetensors"):
-        return _from_file(Path(name))
-    names = ", ".join(sorted(known)) or "none for this generator"
-    raise InputError(f"Unknown direction {name!r}. Known: {names}; or give a .npy, .npz or .safetensors file.")
+    return _fit(known[name], generator)[0] if name in known else None
 
 
-def _from_file(path: Path) -> Tensor:
+def array_file(path: Path, generator: AbstractGenerator) -> Tensor:
+    """The direction `[L, D]` in a .safetensors file with one array.
+
+    Raises:
+        InputError: If there is no such file, or the array does not fit.
+        CheckpointError: If the file cannot be read or holds several.
+    """
     if not path.is_file():
         raise InputError(f"The direction file {path} does not exist.")
     try:
-        if path.suffix == ".safetensors":
-            arrays = list(load_file(path).values())
-        else:
-            loaded = np.load(path, allow_pickle=False)
-            arrays = [_tensor(loaded)] if isinstance(loaded, np.ndarray) else [_tensor(loaded[k]) for k in loaded.files]
-    except (OSError, EOFError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = list(load_file(path).values())
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
     if len(arrays) != 1:
         raise CheckpointError(f"{path} holds {len(arrays)} arrays; a direction file holds one.")
-    return arrays[0]
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"A direction must be an array of numbers, not of {array.dtype}.")
-    # Files may come in the byte order of another machine, which torch does not take.
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    return _fit(arrays[0], generator)[0]
 
 
 def _fit(direction: Tensor, generator: AbstractGenerator) -> Tensor:

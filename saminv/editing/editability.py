@@ -12,8 +12,9 @@ from .._errors import InputError
 from ..generators import AbstractGenerator
 from ..solution import Solution
 from ..spaces import AbstractStyleSpace
-from .apply import edit_solution, solution_spaces
+from .apply import solution_spaces
 from .directions import resolve_direction
+from .edits import edit_solution
 
 COMPONENTS = 5
 
