@@ -1,7 +1,7 @@
 """Directions found without labels, and boundaries found with them, against the named factors of the demo's scenes.
 
 A direction stands for a factor if the coordinate of random codes along it correlates with the factor's own coordinate
-by |r| of 0.6 or more. As many random directions are held against it: where a few factors make up most of the variance
+by 0.6 or more. As many random directions are held against it: where a few factors make up most of the variance
 of w, chance finds these as well. What the best direction does is read off pictures, by moving other samples along it.
 Boundaries are fitted to labels that the vision network reads off the samples, and tried on others.
 """
@@ -25,7 +25,9 @@ from saminv.editing._samples import pictures, sample_codes
 from saminv.metrics.editing import change
 
 NAMED = 0.6
-"""|r| from which a direction stands for a factor."""
+"""Correlation from which a direction stands for a factor."""
+VISIBLE = 0.05
+"""Change of a factor, as a part of its range, from which strength 1 is seen to move it."""
 COUNT = 20
 JUDGED, FITTED, HELD_OUT = 5000, 2000, 1000
 """Samples by which correlations are measured, boundaries are fitted, and boundaries are tried."""
@@ -65,7 +67,7 @@ def judged() -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def correlations(rows: Tensor) -> Tensor:
-    """|r| of the coordinates along rows `[K, D]` with the factors: `[K, F]`."""
+    """Size of the correlation of the coordinates along rows `[K, D]` with the factors: `[K, F]`."""
     codes, factors = judged()
     along = codes @ torch.nn.functional.normalize(rows.double(), dim=1).t()
     along, factors = ((x - x.mean(dim=0)) / x.std(dim=0) for x in (along, factors))
@@ -159,7 +161,7 @@ def factor_table(records: Sequence[Record]) -> str:
         last += [str(record["named"]), f"of {record['count']} directions", None]
     headers = ["Factor"]
     for record in records:
-        headers += [f"{record['job']}, |r|", "direction", "moved by strength 1"]
+        headers += [f"{record['job']}, correlation", "direction", "moved by strength 1"]
     return markdown(headers, [*rows, last])
 
 
@@ -170,13 +172,27 @@ def boundary_table(record: Record) -> str:
     return markdown(["Boundary", "accuracy", "accuracy, factors of the latents", "share of the commoner side"], rows, 3)
 
 
+def ungrouped() -> int:
+    """Number of factors that SeFa's directions stand for if all style slots count together."""
+    found = sefa_directions(generator(), COUNT)
+    rows = torch.stack([direction.styles[0] for direction in found.directions.values()])
+    return int((correlations(rows).amax(dim=0) >= NAMED).sum())
+
+
+def seen(record: Record) -> int:
+    """Number of factors that their direction moves visibly."""
+    return sum(moved is not None and abs(moved) >= VISIBLE for moved in record["moved"].values())
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
     options = parse("directions", __doc__, argv, scenes=24)
     records = run("directions", task, range(len(JOBS)), options)
     found, fitted = records[:3], records[3]
     figures = [figure(f"{r['job']}: factors with a direction", float(r["named"]), at_least=6) for r in found]
+    figures += [figure(f"of these, moved by {VISIBLE:g} or more: {r['job']}", float(seen(r))) for r in found]
     figures += [figure(f"as many random directions as {r['job']}: factors", r["chance"]) for r in found]
+    figures += [figure(f"SeFa over all style slots at once, {COUNT} directions: factors", float(ungrouped()))]
     figures += [
         figure(f"boundary of {name}: accuracy on {HELD_OUT:,} held-out samples", fitted[name]["read"], at_least=0.9)
         for name in BINARY_FACTORS

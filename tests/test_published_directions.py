@@ -62,7 +62,7 @@ def test_named_arrays(generator, source, tmp_path) -> None:
     rows = torch.randn(2, WIDTH, generator=source).numpy()
     np.savez(tmp_path / "two.npz", age=rows[0], smile=rows[1])
     assert torch.equal(resolve_direction(f"{tmp_path}/two.npz#smile", generator)[0, 0], torch.tensor(rows[1]))
-    with pytest.raises(CheckpointError, match=r"holds 2 arrays \(age, smile\).*#NAME"):
+    with pytest.raises(CheckpointError, match=r"holds 2 arrays; .*#NAME, of: age, smile"):
         resolve_direction(tmp_path / "two.npz", generator)
 
 
@@ -137,6 +137,7 @@ class Marker:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_pickles_are_not_executed(generator, tmp_path) -> None:
     bad = Marker(tmp_path / "executed")
     torch.save({"mean": bad}, tmp_path / "bad.pt")
@@ -160,7 +161,7 @@ def test_files_that_do_not_fit(generator, tmp_path) -> None:
         ("half.pt#0", CheckpointError, "has no array 'std'"),
         ("encoder.pt", CheckpointError, "not of a mapper"),
         ("small.pt", InputError, "not for styles of 12"),
-        ("text.npy", InputError, "array of numbers"),
+        ("text.npy", CheckpointError, "array of numbers"),
         ("gone.pt", InputError, "does not exist"),
     ):
         with pytest.raises(error, match=words):

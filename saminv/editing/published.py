@@ -108,7 +108,7 @@ def read_published(
     if len(arrays) != 1:
         names = ", ".join(list(arrays)[:8]) or "none"
         raise CheckpointError(
-            f"{path} holds {len(arrays)} arrays ({names}); a direction file holds one, or say which: {path}#NAME."
+            f"{path} holds {len(arrays)} arrays; a direction file holds one. Or say which, {path}#NAME, of: {names}."
         )
     rows = _rows(next(iter(arrays.values())), generator, f"{path}")
     return LinearDirection(rows[_position(key, len(rows), path)])
@@ -126,8 +126,6 @@ def _content(path: Path) -> Any:
             return tensor_of(loaded)
         with loaded:
             return {name: tensor_of(loaded[name]) for name in loaded.files}
-    except InputError:
-        raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
     except Exception as error:
