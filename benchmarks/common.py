@@ -396,5 +396,5 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
-    packages = {name: version(name) for name in ("torch", "numpy", "kornia")}
+    packages = {name: version(name) for name in ("torch", "numpy")}
     return {"python": platform.python_version(), "saminv": saminv.__version__, **packages}

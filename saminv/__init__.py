@@ -22,6 +22,7 @@ from ._errors import (
     WorkerError,
 )
 from ._memory import keep_memory
+from ._presets import PRESETS
 from ._version import __version__
 from .optim import Adam, BestSoFar, Objective, PlateauStop, Problem, solve
 from .regions import Regions
@@ -29,6 +30,7 @@ from .segment import GivenInvertibility, GivenRegions, allocate
 from .solution import Solution
 
 __all__ = [
+    "PRESETS",
     "Adam",
     "BenchError",
     "BestSoFar",

@@ -30,6 +30,7 @@ def invert(
     spaces: Sequence[str] | None = None,
     tau: float | Mapping[str, float] | str | None = None,
     *,
+    preset: str | None = None,
     target_psnr: float | None = None,
     target_lpips: float | None = None,
     generator: str | Path | AbstractGenerator = "demo",
@@ -47,6 +48,8 @@ def invert(
     solver: str | AbstractSolver = "auto",
     rate: float | None = None,
     rates: Mapping[str, float] | None = None,
+    frozen: Sequence[str] = (),
+    stop_at: Mapping[str, float] | None = None,
     noise: str = "const",
     precision: str = "auto",
     graph: str = "auto",
@@ -65,6 +68,8 @@ def invert(
             class by name, such as ``{"car": 0.4, "*": 0.25}``. None is 0.2 where errors are predicted, 0.3 where they
             are measured, or 0.15 for a picture that is far from what the generator makes; ``stats["tau"]`` says which.
             "auto" is the most editable allocation that reaches the target.
+        preset: A published way to invert, such as "pti": its spaces, stages and priors. See
+            :data:`saminv.PRESETS`.
         target_psnr, target_lpips: What ``tau="auto"`` has to reach: PSNR in dB, or the perceptual metric, whichever it
             is; exactly one of them.
         generator: Name, file or generator.
@@ -87,8 +92,10 @@ def invert(
             and measures invertibility is put around it.
         rate, rates: Adam's learning rate, and that of single spaces by name or family letter. None is 0.1 (0.2
             for a style space without another beside it), and up to 0.3 for the style space in runs of fewer than 300
-            steps. "F" has 1.0 unless said, or ``rate`` too where the
-            formulation is "published", whose deltas are not whitened.
+            steps. "F" has 1.0 unless said, or ``rate`` too where the formulation is "published", whose deltas are not
+            whitened, and "G" 3e-4.
+        frozen: Spaces that stay where they start, such as the styles while weights move.
+        stop_at: Sizes of parts of the loss at which a picture is done, such as ``{"perceptual": 0.06}``.
         noise: Noise mode of the generator; "const" keeps the objective deterministic.
         precision: Of the features: "fp32", "tf32" (convolutions of a GPU round their factors), "fp16" or "bf16", whose
             last tenth of the steps is "tf32". "auto" is "fp16" on a GPU if the generator can, and "fp32" on the CPU.
@@ -109,41 +116,45 @@ def invert(
     Reference:
         Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357).
     """
-    recipe = make_recipe(
-        spaces,
-        tau,
-        target_psnr=target_psnr,
-        target_lpips=target_lpips,
-        generator=generator,
-        label=label,
-        segmenter=segmenter,
-        invertibility=invertibility,
-        metric=metric,
-        encoder=encoder,
-        steps=steps,
-        formulation=formulation,
-        tap_point=tap_point,
-        skip=skip,
-        weights=weights,
-        losses=losses,
-        solver=solver,
-        rate=rate,
-        rates=rates,
-        noise=noise,
-        precision=precision,
-        graph=graph,
-        fit_mode=fit_mode,
-        device=device,
-        seed=seed,
-    )
+    settings: dict[str, Any] = {
+        "spaces": spaces,
+        "tau": tau,
+        "preset": preset,
+        "target_psnr": target_psnr,
+        "target_lpips": target_lpips,
+        "generator": generator,
+        "label": label,
+        "segmenter": segmenter,
+        "invertibility": invertibility,
+        "metric": metric,
+        "encoder": encoder,
+        "steps": steps,
+        "formulation": formulation,
+        "tap_point": tap_point,
+        "skip": skip,
+        "weights": weights,
+        "losses": losses,
+        "solver": solver,
+        "rate": rate,
+        "rates": rates,
+        "frozen": frozen,
+        "stop_at": stop_at,
+        "noise": noise,
+        "precision": precision,
+        "graph": graph,
+        "fit_mode": fit_mode,
+        "device": device,
+        "seed": seed,
+    }
+    recipe = make_recipe(**settings)
     pictures = load_many(img)
     with recipe.seeded():
-        job = recipe.prepare(pictures)
+        job = recipe.stages[0].prepare(pictures)
         recipe.warn_of_inert()
         job.warn_of_foreign()
         if recipe.target is not None:
             return search_job(recipe, job, progress)
-        return job.finish(recipe.solve(job.problem, job.solver, max_steps=steps, progress=progress))
+        return recipe.follow(pictures, job, progress)
 
 
 def sweep(
@@ -163,7 +174,7 @@ def sweep(
         taus: From 0 up, at least one, in any order; those of the SAM report's curves if not given.
         spaces: As for :func:`invert`.
         progress: Show a bar.
-        settings: As for :func:`invert`, without tau and its targets.
+        settings: As for :func:`invert`, without tau, its targets and presets.
 
     Returns:
         The solutions by threshold, with :meth:`Sweep.curve`.
@@ -171,7 +182,7 @@ def sweep(
     Raises:
         InputError: For anything unusable, with what is allowed.
     """
-    unwanted = {"tau", "target_psnr", "target_lpips"} & set(settings)
+    unwanted = {"tau", "target_psnr", "target_lpips", "preset"} & set(settings)
     if unwanted:
         raise InputError(f"A sweep takes taus, not {', '.join(sorted(unwanted))}.")
     if isinstance(taus, (str, int, float)) or not taus:

@@ -61,6 +61,7 @@ class Status(IntEnum):
     PLATEAU = 2
     NON_FINITE = 3
     INTERRUPTED = 4
+    REACHED = 5
 
     @property
     def sentence(self) -> str:
@@ -75,4 +76,5 @@ _SENTENCES = {
     Status.NON_FINITE: "The loss became infinite or not a number; the best finite iterate is returned. "
     "Try a smaller learning rate or float32.",
     Status.INTERRUPTED: "The solve was interrupted; the best iterate so far is returned.",
+    Status.REACHED: "The loss that was asked for is reached.",
 }

@@ -6,13 +6,17 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from ._errors import OutputError
 
 LITTER = ".saminv-"
 """Beginning of the names of unfinished files."""
+PAUSE = 0.1
+"""Seconds between two tries to take a lock that somebody else holds."""
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -81,6 +85,75 @@ def remove_litter(folder: Path) -> None:
     for path in folder.rglob(f"{LITTER}*"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock that other threads and processes respect; it ends with the process, however that ends.
+
+    The file ``path`` is there only while somebody holds or wants the lock. Where the file system knows no locks, or
+    nothing can be written, the block runs without one.
+
+    Args:
+        path: Of the lock, in a folder that exists.
+        waiting: Called once if somebody else holds it.
+    """
+    file = _hold(Path(path), waiting)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            file.close()
+
+
+def _hold(path: Path, waiting: Callable[[], None]) -> IO[str] | None:
+    """The locked file, or None where there can be no lock."""
+    told = False
+    while True:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(path, "a+", encoding="utf-8"))
+                take_lock(file)
+                # Whoever held it has removed the file at the end: what counts is the lock on the one of that name now.
+                if _is_at(file, path):
+                    stack.pop_all()
+                    return file
+                continue
+            except BlockingIOError:
+                pass
+            except OSError:
+                return None
+        if not told:
+            told = True
+            waiting()
+        time.sleep(PAUSE)
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def take_lock(file: IO[str]) -> None:
+    """Lock an open file without waiting; the lock ends when the file is closed. Raises ``BlockingIOError`` if taken."""
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        # Far behind the end, so that others can still read who holds it.
+        file.seek(1 << 20)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except PermissionError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
+        return
+    fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _regular_target(path: str | os.PathLike[str]) -> Path:

@@ -10,21 +10,29 @@ import torch
 
 from ._errors import CheckpointError, InputError
 from .demo.generator import load_demo_generator
-from .generators import GENERATORS, AbstractGenerator, generator_from_arrays
-from .weights import read_safetensors
+from .generators import GENERATORS, AbstractGenerator, generator_from_arrays, with_crop
+from .weights import NETWORKS, fetch_network, read_safetensors
 
 
-def load_generator(generator: str | Path | AbstractGenerator = "demo", device: str = "cpu") -> AbstractGenerator:
+def load_generator(
+    generator: str | Path | AbstractGenerator = "demo", device: str = "cpu", crop: tuple[int, int] | None = None
+) -> AbstractGenerator:
     """Open a generator.
 
     Args:
-        generator: A registered name, a .safetensors file that saminv wrote, or a generator, which is passed through.
+        generator: A registered name, a .safetensors file that saminv wrote, or a generator, which is passed through. A
+            published network (:data:`saminv.weights.NETWORKS`) is fetched at its first use.
         device: "cpu", "cuda", "cuda:0" or "auto".
+        crop: (height, width) of the picture in the middle of the canvas, where neither the file nor the table of
+            published networks says it.
 
     Raises:
-        InputError: For an unknown name; the message lists the known ones.
-        CheckpointError: For a file that is damaged or holds something else.
+        InputError: For an unknown name, whose message lists the known ones, or a crop that does not fit.
+        CheckpointError: For a file that is damaged, holds something else, or is another one than at its first use.
+        WeightsError: For a published network that is not here and cannot be fetched.
     """
+    if crop is not None:
+        return with_crop(load_generator(generator, device), crop)
     if isinstance(generator, AbstractGenerator):
         return generator
     name = str(generator)
@@ -51,8 +59,15 @@ def open_generator(generator: str | Path | AbstractGenerator, device: str) -> Ab
     return generator if generator.device == place else copy.deepcopy(generator).to(place)
 
 
+def _open_network(name: str) -> AbstractGenerator:
+    """A published network, fetched if need be, with the crop that its table says."""
+    return load_generator(fetch_network(name), crop=NETWORKS.get(name).crop)
+
+
 if "demo" not in GENERATORS:
     GENERATORS.add("demo", load_demo_generator)
+    for _name in NETWORKS:
+        GENERATORS.add(_name, functools.partial(_open_network, _name))
 
 
 def pick_device(name: str | torch.device) -> torch.device:

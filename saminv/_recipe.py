@@ -6,6 +6,7 @@ its solver, and the solver's result into a :class:`saminv.Solution` that says wh
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._errors import InputError
+from ._errors import InputError, Status
 from ._open import open_generator
+from ._presets import PRESETS, Preset
 from ._target import Target, make_target
 from ._types import Latents
 from ._version import __version__
@@ -39,6 +41,7 @@ from .optim import (
     Problem,
     Relay,
     Schedule,
+    StopAt,
     solve,
 )
 from .optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS
@@ -63,7 +66,7 @@ from .segment import (
 from .segment.allocate import SegmentErrors, Tau, check_tau, thresholds
 from .solution import Solution
 from .spaces import AbstractSpace, AbstractStyleSpace, cut_off, resolve_spaces
-from .spaces._base import SpaceOptions
+from .spaces._base import SpaceOptions, latent_styles, style_base
 
 DEFAULT_TAU = 0.3
 FAR_TAU = 0.15
@@ -80,6 +83,8 @@ SOLVERS = ("auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs")
 START_TRUNCATION = 0.3
 """How far towards the nearest sample a run starts, from the mean w: from farther on, some cannot turn back."""
 DEFAULT_FEATURE_RATE = 1.0
+DEFAULT_WEIGHT_RATE = 3e-4
+"""Of the weights of a generator, as in Pivotal Tuning."""
 """Rate of feature deltas, in units of their channels' standard deviations."""
 FAR_FROM_DOMAIN = 2.1
 """Distance to the nearest sample, relative to that between samples, above which a picture counts as far."""
@@ -95,6 +100,10 @@ class Recipe:
         fallback: Measure the invertibility of pictures far from the domain, of which a network knows nothing.
         weights: Of all parts of the objective.
         descent: The solver without its wrappers.
+        before: What is inverted first; each begins where the one before has ended, and this last.
+        preset: Name of the published way that these stages are, if they are one.
+        frozen: Spaces that stay where they start.
+        stop_at: Size of parts of the loss at which a picture is done.
     """
 
     generator: AbstractGenerator
@@ -111,12 +120,21 @@ class Recipe:
     weights: Mapping[str, float]
     losses: Mapping[str, AbstractMetric]
     descent: AbstractSolver
+    frozen: tuple[str, ...]
+    stop_at: Mapping[str, float]
     noise: str
     fit_mode: str
     steps: int
     seed: int
     precision: Precision
     graph: str
+    before: tuple[Recipe, ...] = ()
+    preset: str | None = None
+
+    @property
+    def stages(self) -> tuple[Recipe, ...]:
+        """What is inverted, one after the other."""
+        return (*self.before, replace(self, before=()))
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
@@ -151,6 +169,7 @@ class Recipe:
             Objective(self.metric, self.weights, clamp=formulation == "published", losses=self.losses),
             noise=self.noise,
             warm=warm,
+            frozen=frozenset(self.frozen),
         )
         _check_parts(self.weights, problem)
         return Job(
@@ -171,6 +190,8 @@ class Recipe:
         All pictures of a recipe have solvers of one form, so that they can share a batch.
         """
         solver: AbstractSolver = BestSoFar(self.descent)
+        for part, value in self.stop_at.items():
+            solver = StopAt(solver, part, value)
         ids = segments.ids.to(self.generator.device)
         if self.fallback:
             return Escalate(PlateauStop(solver, watched=~measured), self.metric, ids, taus, measured=measured)
@@ -186,12 +207,24 @@ class Recipe:
         """Minimise a problem by steps as the recipe says; further arguments as for :func:`saminv.solve`."""
         return solve(problem, solver, y0, precision=self.precision, graph=self.graph, **settings)
 
+    def follow(self, pictures: Sequence[Picture], job: Job, progress: bool = False) -> Solution:
+        """Invert pictures stage by stage; ``job`` is that of the first one."""
+        solution: Solution | None = None
+        for stage in self.stages:
+            if solution is not None:
+                job = replace(stage, encoder=solution).prepare(pictures)
+            solution = job.finish(stage.solve(job.problem, job.solver, max_steps=stage.steps, progress=progress))
+            if Status.INTERRUPTED in solution.statuses:
+                break
+        assert solution is not None
+        return replace(solution, provenance={**solution.provenance, **self.settings, "spaces": list(solution.latents)})
+
     def warn_of_inert(self) -> None:
         """Warn of variables that cannot change the picture."""
         if not any(space.twin for space in self.spaces):
             return
-        styles = self.generator.statistics(self.options.label).mean_w.to(self.generator.device, self.generator.dtype)
-        inert = cut_off(self.generator, self.spaces, styles.expand(1, self.generator.num_styles, -1))
+        styles = self.generator.mean_styles(self.options.label).to(self.generator.device, self.generator.dtype)
+        inert = cut_off(self.generator, self.spaces, styles[None])
         if inert:
             twins = ", ".join(space.name for space in self.spaces if space.twin)
             warnings.warn(
@@ -213,7 +246,10 @@ class Recipe:
             "tau": dict(self.tau) if isinstance(self.tau, Mapping) else self.tau if self.target is None else "auto",
             "target": None if self.target is None else {"stat": self.target.stat, "value": self.target.value},
             "metric": self.metric.name,
-            "steps": self.steps,
+            "steps": sum(stage.steps for stage in (*self.before, self)),
+            "preset": self.preset,
+            "frozen": list(self.frozen),
+            "stop_at": dict(self.stop_at),
             "seed": self.seed,
             "noise": self.noise,
             "precision": self.precision.name,
@@ -291,6 +327,43 @@ def far_sentence(name: str, distance: float) -> str:
 
 
 def make_recipe(
+    spaces: Sequence[str] | None = None, tau: Any = None, *, preset: str | None = None, **settings: Any
+) -> Recipe:
+    """The recipe for arguments of :func:`saminv.invert`, with all stages of a preset.
+
+    Raises:
+        InputError: For anything unusable, with what is allowed.
+    """
+    if preset is None:
+        return _single(spaces, tau, **settings)
+    chosen = PRESETS.get(preset)
+    settings = {"spaces": spaces, "tau": tau, **settings}
+    _check_preset(chosen, settings)
+    settings["generator"] = open_generator(settings.get("generator", "demo"), settings.get("device", "auto"))
+    total = settings.get("steps", DEFAULT_STEPS)
+    check_steps(total)
+    stages = []
+    for stage, steps in zip(chosen.stages, chosen.steps(total)):
+        given = settings if stage.spaces is None else {**settings, "spaces": stage.spaces}
+        weights = {**stage.settings.get("weights", {}), **(settings.get("weights") or {})}
+        single = _single(**{**given, **stage.settings, "weights": weights, "steps": steps})
+        stages.append(replace(single, preset=preset))
+    return replace(stages[-1], before=tuple(stages[:-1]))
+
+
+def _check_preset(preset: Preset, settings: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` for an argument that the preset sets itself; weights may be changed."""
+    usual = {name: parameter.default for name, parameter in inspect.signature(_single).parameters.items()}
+    own = {name for stage in preset.stages for name in stage.settings} - {"weights"}
+    own |= {"spaces"} if any(stage.spaces for stage in preset.stages) else set()
+    given = sorted(name for name in own if name in settings and settings[name] != usual[name])
+    if given:
+        raise InputError(f"preset={preset.name!r} says {', '.join(given)} itself; leave that out, or the preset.")
+    if settings["tau"] == "auto":
+        raise InputError("A search by tau='auto' takes no preset; what invert() does without one is preset='sam'.")
+
+
+def _single(
     spaces: Sequence[str] | None = None,
     tau: float | Mapping[str, float] | str | None = None,
     *,
@@ -311,6 +384,8 @@ def make_recipe(
     solver: str | AbstractSolver = "auto",
     rate: float | None = None,
     rates: Mapping[str, float] | None = None,
+    frozen: Sequence[str] = (),
+    stop_at: Mapping[str, float] | None = None,
     noise: str = "const",
     precision: str = "auto",
     graph: str = "auto",
@@ -318,7 +393,7 @@ def make_recipe(
     device: str = "auto",
     seed: int = 0,
 ) -> Recipe:
-    """The recipe for arguments of :func:`saminv.invert`.
+    """The recipe of one stage.
 
     Raises:
         InputError: For anything unusable, with what is allowed.
@@ -351,6 +426,8 @@ def make_recipe(
         weights=_weights(formulation, losses or {}, weights or {}),
         losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
         descent=_descent(solver, rate, rates, options, resolved, steps),
+        frozen=_frozen(frozen, resolved),
+        stop_at=_stop_at(stop_at or {}),
         noise=noise,
         fit_mode=fit_mode,
         steps=steps,
@@ -358,6 +435,19 @@ def make_recipe(
         precision=find_precision(precision, opened),
         graph=check_graph(graph),
     )
+
+
+def _frozen(names: Any, spaces: Sequence[AbstractSpace]) -> tuple[str, ...]:
+    known = [space.name for space in spaces]
+    if isinstance(names, str) or not isinstance(names, Sequence) or not set(names) < set(known):
+        raise InputError(f"frozen must name some of the spaces {', '.join(known)}, and not all of them; got {names!r}.")
+    return tuple(names)
+
+
+def _stop_at(parts: Any) -> dict[str, float]:
+    if not isinstance(parts, Mapping):
+        raise InputError(f'stop_at must map parts of the loss to sizes, such as {{"perceptual": 0.06}}; got {parts!r}.')
+    return dict(parts)
 
 
 def _weights(formulation: str, losses: Mapping[str, Any], given: Mapping[str, float]) -> dict[str, float]:
@@ -425,6 +515,7 @@ def _descent(
 ) -> AbstractSolver:
     """The solver that a name stands for, with the rates that were given or else suit the spaces and the steps."""
     usual = {"F": DEFAULT_FEATURE_RATE} if options.whiten_features else {}
+    usual["G"] = DEFAULT_WEIGHT_RATE
     usual |= _style_rate(spaces, options, steps, rate, rates or {})
     adam = Adam(DEFAULT_RATE if rate is None else rate, {**usual, **_checked_rates(rates or {}, spaces)})
     if isinstance(solver, AbstractSolver) or solver == "lbfgs":
@@ -446,7 +537,7 @@ def _style_rate(
     spaces: Sequence[AbstractSpace], options: SpaceOptions, steps: int, rate: float | None, given: Any
 ) -> dict[str, float]:
     """The style space's rate: higher alone, and in a run of few steps, which has to go as far in them."""
-    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+    base = style_base(spaces)
     if rate is not None or options.formulation != "paper":
         return {}
     if isinstance(given, Mapping) and (base.name in given or base.family in given):
@@ -472,8 +563,7 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
         if encoder.provenance.get("fingerprint") != generator.fingerprint:
             raise InputError("The solution to start from belongs to another generator; start from 'auto' instead.")
         spaces = resolve_spaces(list(encoder.latents), generator, SpaceOptions(label=recipe.options.label))
-        base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-        styles, distance = base.styles(generator, encoder.latents[base.name]), encoder.stats.get("domain_distance")
+        styles, distance = latent_styles(generator, spaces, encoder.latents), encoder.stats.get("domain_distance")
         return styles, encoder.latents, None if distance is None else distance.to(target)
     if isinstance(encoder, (Tensor, np.ndarray)):
         encoder, shape = torch.as_tensor(encoder), (generator.num_styles, generator.style_dim)
@@ -483,9 +573,9 @@ def _start(recipe: Recipe, target: Tensor) -> tuple[Tensor, dict | None, Tensor 
             raise InputError("Start styles must be finite numbers.")
         styles = encoder.detach().to(target).reshape(-1, *shape)
         return styles.expand(batch, -1, -1), None, None
-    mean = generator.statistics(recipe.options.label).mean_w.to(target)
+    mean = generator.mean_styles(recipe.options.label).to(target)
     if encoder in ("mean", "none"):
-        return mean.expand(batch, generator.num_styles, -1), None, None
+        return mean.expand(batch, -1, -1), None, None
     if encoder in ("auto", "nearest"):
         styles, distance = nearest_styles(generator, target, recipe.metric, recipe.seed, recipe.options.label)
         return styles if encoder == "nearest" else mean.lerp(styles, START_TRUNCATION), None, distance

@@ -7,7 +7,7 @@ a generator is built and a step can be captured whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Union
 
 import torch
@@ -17,6 +17,8 @@ from ._errors import InputError
 
 Frame = tuple[float, float, float, float]
 Kind = Literal["styles", "latent", "class", "feature", "rgb", "noise", "padding", "weight"]
+STYLE_KINDS: tuple[Kind, ...] = ("styles", "latent", "class")
+"""Kinds of the sites of styles, and of their parts."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,13 @@ class Pad:
 Tap = Union[Add, Blend, Replace, Pad]
 
 
+def take_row(tap: Tap, row: int) -> Tap:
+    """The tap of image ``row`` alone; tensors that all images share stay as they are."""
+    tensors = {item.name: getattr(tap, item.name) for item in fields(tap) if item.name != "site"}
+    own = {name: x[row : row + 1] for name, x in tensors.items() if x is not None and len(x) > 1}
+    return replace(tap, **own)
+
+
 class Taps:
     """Taps grouped by site, in the order given."""
 
@@ -111,6 +120,14 @@ class Taps:
     def at(self, site: str) -> list[Tap]:
         """The taps of one site."""
         return self._by_site.get(site, [])
+
+    def without(self, site: str, row: int) -> Taps:
+        """What image ``row`` alone has at all other sites."""
+        kept = Taps()
+        kept._by_site = {
+            name: [take_row(tap, row) for tap in taps] for name, taps in self._by_site.items() if name != site
+        }
+        return kept
 
     def apply(self, site: str, x: Tensor) -> Tensor:
         """Return ``x`` with the site's taps applied in order."""

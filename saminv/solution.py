@@ -141,9 +141,10 @@ class Solution:
         """Render the images with an edit (section 3.4 of the SAM report).
 
         Args:
-            direction: Name of a direction of the generator, a file, or a tensor `[D]`, `[L, D]` or `[1, L, D]`; or
-                several at once, as a table such as ``{"car_hue": 1.0, "car_x": -0.5}`` or as pairs. See
-                :func:`saminv.editing.find_direction`.
+            direction: Name of a direction of the generator, "class:K" for the change from the label to class K, a file,
+                a tensor `[D]`, `[L, D]` or `[1, L, D]`, or tensors of parts of the styles by their sites, such as
+                ``{"class": [E]}``; or several at once, as a table such as ``{"car_hue": 1.0, "car_x": -0.5}`` or as
+                pairs. See :func:`saminv.editing.find_direction`.
             strength: Multiple of the direction; several give one picture each.
             safe: Strengths are multiples of the largest step that keeps the prior's distance within bounds, for each
                 image; a :class:`saminv.editing.Bounds` says which bounds.

@@ -12,16 +12,18 @@ from toys import perturbed, toy_problem, toy_stylegan2
 
 import saminv
 from saminv import InputError, OutputError, Solution, images
-from saminv.editing import Bounds, resolve_direction, safe_strength, sefa_directions
+from saminv.editing import Bounds, LinearDirection, resolve_direction, safe_strength, sefa_directions
+from saminv.editing.apply import edit_at
+from saminv.editing.channels import style_layers
+from saminv.editing.editability import editability
 from saminv.editing.references import caption
-from saminv.editing.safe import prior_distance
 from saminv.editing.strips import draw_frames, draw_samples, draw_strip, sample_solution
 from saminv.editing.within import FROZEN_FROM, frozen_sites, widened
 from saminv.generators import StyleGAN2
 from saminv.metrics.pixel import MSE, PSNR
 from saminv.optim import Adam, solve
 from saminv.segment import SEGMENTERS, AbstractSegmenter, Segments
-from saminv.spaces.priors import gaussian_prior
+from saminv.spaces.priors import gaussian_prior, style_distance
 
 NAMES = {"1": "Car", "2": "sky"}
 
@@ -78,6 +80,29 @@ def test_captions() -> None:
     assert caption("sefa/3@0-1") == "sefa/3@0-1" and caption({"a": 1, "b.npy": 2}) == "a+b"
 
 
+def test_channels_are_edited_in_pictures_with_weights_of_their_own(rows) -> None:
+    """Image by image, as the channels of one picture are not those of another."""
+    own = toy_stylegan2()
+    problem = toy_problem(own, ["W+", "G"], batch=2)
+    found = solve(problem, Adam(), perturbed(problem, 0.01), max_steps=1)
+    layer = style_layers(own)[2]
+    direction = LinearDirection(rows[0], {layer.name: torch.linspace(-1, 1, layer.channels)}, {layer.name: layer.slot})
+    edited = edit_at(found, direction, torch.tensor([0.5, -1.0]))
+    for row, strength in enumerate((0.5, -1.0)):
+        assert_close(edited[row : row + 1], found[row].edit(direction, strength), 1e-5)
+    assert (edited - found.edit(rows[0], 0.5))[0].abs().max() > 1e-3
+    mask = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+    assert_close(edit_at(found, direction, torch.tensor([0.5, -1.0]), mask), edited, 1e-5)
+
+
+def test_an_edit_of_channels_comes_through_whole(generator) -> None:
+    layer = style_layers(generator)[-2]
+    still = torch.zeros(generator.num_styles, generator.style_dim)
+    direction = LinearDirection(still, {layer.name: torch.ones(layer.channels)}, {layer.name: layer.slot})
+    code = sample_solution(generator, 2, seed=9)
+    assert_close(editability(code, [direction]), torch.ones(2), 1e-3)
+
+
 # How far.
 
 
@@ -87,10 +112,10 @@ def test_a_safe_step_ends_where_the_code_becomes_unlikely(solution, generator, r
     styles, statistics = solution.latents["W+"]["w"], generator.statistics()
     samples = generator.mapping(generator.sample_z(1000, 2))
     usual = (gaussian_prior(samples, statistics) / 8).sqrt().quantile(0.9)
-    own = prior_distance(generator, styles)
+    own = style_distance(generator, styles)
     limit = torch.maximum(usual, 1.05 * own)
-    at = prior_distance(generator, styles + (strength[:, None, None] * rows[0]).float())
-    beyond = prior_distance(generator, styles + ((strength + 0.02)[:, None, None] * rows[0]).float())
+    at = style_distance(generator, styles + (strength[:, None, None] * rows[0]).float())
+    beyond = style_distance(generator, styles + ((strength + 0.02)[:, None, None] * rows[0]).float())
     assert ((strength > 0) & (strength < 10)).all()
     assert (at <= limit * (1 + 1e-4)).all() and (beyond > limit).all()
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import stat
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from saminv import _files
 from saminv._errors import OutputError
-from saminv._files import atomic_write, ensure_folder
+from saminv._files import atomic_write, ensure_folder, locked
 
 
 def names(folder: Path) -> list[str]:
@@ -161,4 +166,68 @@ def test_ensure_folder_notices_that_nothing_can_be_written(tmp_path: Path, monke
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match="disk is full"):
         ensure_folder(tmp_path)
+    assert names(tmp_path) == []
+
+
+def count_up(path: Path, times: int, waiting: Callable[[], None] = lambda: None) -> None:
+    """Read a number and write the next one, a few times, each time under a lock."""
+    for _ in range(times):
+        with locked(path.with_suffix(".lock"), waiting):
+            number = int(path.read_text())
+            time.sleep(0.001)
+            path.write_text(str(number + 1))
+
+
+def test_a_lock_keeps_processes_and_threads_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "PAUSE", 0.001)
+    path = tmp_path / "number.txt"
+    path.write_text("0")
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=count_up, args=(path, 20)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    workers += [threading.Thread(target=count_up, args=(path, 20)) for _ in range(2)]
+    for worker in workers[2:]:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert path.read_text() == "80"
+    assert names(tmp_path) == ["number.txt"]
+
+
+def test_who_wants_a_lock_is_told_once_that_it_is_taken(tmp_path: Path) -> None:
+    told: list[bool] = []
+    (tmp_path / "number.txt").write_text("0")
+    with locked(tmp_path / "number.lock"):
+        waiter = threading.Thread(target=count_up, args=(tmp_path / "number.txt", 1, lambda: told.append(True)))
+        waiter.start()
+        waiter.join(3 * _files.PAUSE)
+        assert waiter.is_alive() and told == [True]
+        assert (tmp_path / "number.txt").read_text() == "0"
+    waiter.join()
+    assert told == [True] and (tmp_path / "number.txt").read_text() == "1"
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    def die() -> None:
+        with locked(tmp_path / "lock"):
+            os._exit(1)
+
+    worker = multiprocessing.get_context("fork").Process(target=die)
+    worker.start()
+    worker.join()
+    assert names(tmp_path) == ["lock"]
+    with locked(tmp_path / "lock", lambda: pytest.fail("nobody holds it")):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_without_a_place_for_the_lock_there_is_none(tmp_path: Path) -> None:
+    with locked(tmp_path / "absent" / "lock"):
+        assert names(tmp_path) == []
+
+
+def test_an_error_lets_the_lock_go(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), locked(tmp_path / "lock"):
+        raise RuntimeError
     assert names(tmp_path) == []

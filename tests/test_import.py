@@ -15,7 +15,6 @@ import pytest
 import saminv
 
 HEAVY = (
-    "kornia",
     "lpips",
     "torchvision",
     "skimage",

@@ -14,15 +14,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers import assert_close
+from helpers import assert_close, golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from saminv._errors import CheckpointError, InputError, OutputError, WeightsError
-from saminv.metrics import METRICS, AbstractMetric, drift, edit_effect, get_metric
+from saminv.images import area_resize
+from saminv.metrics import METRICS, AbstractMetric, drift, edit_effect, get_metric, latent_editing_consistency
 from saminv.metrics._base import weighted_mean
+from saminv.metrics.identity import FaceResNet, IdentitySimilarity
+from saminv.metrics.layers import ArcFace
 from saminv.metrics.lpips import BACKBONES
+from saminv.metrics.ssim import EXPONENTS, MSSSIM
 from saminv.metrics.vision import DemoPerceptual, VisionConfig, VisionNet, load_vision, save_vision
 from saminv.ops.lpips_head import unit_length
 
@@ -77,10 +81,25 @@ def small_vision() -> VisionNet:
     return network.requires_grad_(False)
 
 
+@functools.cache
+def face_state() -> dict[str, Tensor]:
+    """A small random network in the layout of model_ir_se50.pth."""
+    torch.manual_seed(6)
+    network = FaceResNet([(16, 16, 2), (16, 32, 2), (32, 32, 1), (32, 64, 2)], squeeze=True, affine=True)
+    for layer in network.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 1.5)
+    return network.state_dict()
+
+
 BUILDERS: dict[str, Callable[[], AbstractMetric]] = {
     "mse": lambda: get_metric("mse"),
     "psnr": lambda: get_metric("psnr"),
     "ssim": lambda: get_metric("ssim"),
+    # Two scales fit into the small pictures below.
+    "ms-ssim": lambda: get_metric("ms-ssim", scales=2),
+    "identity": lambda: get_metric("identity", weights=face_state()),
     "demo": lambda: get_metric("demo", network=small_vision()),
     **{f"lpips-{net}": lambda net=net: get_metric(f"lpips-{net}", weights=random_backbone(net)) for net in BACKBONES},
 }
@@ -124,7 +143,7 @@ def test_shapes_and_map_size(metric: AbstractMetric) -> None:
 def test_identical_images_are_best(metric: AbstractMetric) -> None:
     image, target = pair()
     best = metric.compare(target, target)
-    expected = {"psnr": math.inf, "ssim": 1.0}.get(metric.name, 0.0)
+    expected = {"psnr": math.inf, "ssim": 1.0, "ms-ssim-2": 1.0, "identity": 1.0}.get(metric.name, 0.0)
     assert torch.allclose(best, torch.full_like(best, expected), atol=1e-6)
     worse = metric.compare(image, target)
     assert ((best > worse) if metric.higher_is_better else (best < worse)).all()
@@ -178,6 +197,10 @@ def test_weights_of_pixels(metric: AbstractMetric) -> None:
     prepared = metric.prepare(target)
     left = torch.zeros(1, 1, *SIZE)
     left[..., : SIZE[1] // 2] = 1.0
+    if metric.name == "identity":
+        with pytest.raises(InputError, match="whole pictures"):
+            metric(image, prepared, left)
+        return
     weighted = metric(image, prepared, left)
     assert weighted.shape == (3,)
     assert_close(metric(image, prepared, 7.0 * left.expand(3, -1, -1, -1)), weighted, 1e-5)
@@ -264,6 +287,92 @@ def test_ssim_against_scikit_image() -> None:
         assert got[b].item() == pytest.approx(score, abs=1e-8)
         inside = np.mean(full, axis=0)[5:-5, 5:-5]
         assert np.abs(maps[b, 0, 5:-5, 5:-5].numpy() - inside).max() < 1e-8
+
+
+def test_mse_and_psnr_against_torchmetrics() -> None:
+    outside = pytest.importorskip("torchmetrics.functional.image")
+    image, target = pair()
+    expected = outside.peak_signal_noise_ratio(image, target, data_range=2.0, reduction="none", dim=(1, 2, 3))
+    assert_close(get_metric("psnr").compare(image, target), expected, 1e-5)
+    error = torch.stack([nn.functional.mse_loss(a, b) for a, b in zip(image, target)])
+    assert_close(get_metric("mse").compare(image, target), error, 1e-5)
+
+
+def reference_ssim(image: Tensor, target: Tensor) -> Tensor:
+    """SSIM by scikit-image in float64, `[B]`."""
+    measure = pytest.importorskip("skimage.metrics")
+    pairs = [(((t + 1) / 2).double().numpy(), ((i + 1) / 2).double().numpy()) for i, t in zip(image, target)]
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    found = [measure.structural_similarity(t, i, data_range=1.0, channel_axis=0, **options) for t, i in pairs]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("level", [-1.0, 0.3, 0.97])
+def test_ssim_keeps_its_digits_in_flat_pictures(level: float) -> None:
+    target = level + 0.03 * images(seed=3)
+    image = target + 0.01 * images(seed=4)
+    assert_close(get_metric("ssim").compare(image, target), reference_ssim(image, target), 1e-5)
+
+
+def test_ssim_map_against_torchmetrics() -> None:
+    outside = pytest.importorskip("torchmetrics.functional.image")
+    image, target = pair(torch.float64)
+    # With its usual reduction torchmetrics averages over the whole map, whose border is by reflection.
+    unit = ((image + 1) / 2, (target + 1) / 2)
+    mean, full = outside.structural_similarity_index_measure(
+        *unit, data_range=1.0, reduction="none", return_full_image=True
+    )
+    metric = get_metric("ssim")
+    maps = metric.map(image, metric.prepare(target))
+    assert_close(maps, full.mean(dim=1, keepdim=True), 1e-5)
+    assert_close(maps.mean(dim=(1, 2, 3)), mean, 1e-5)
+
+
+@pytest.mark.parametrize("size", [(176, 181), (203, 190)])
+def test_ms_ssim_against_torchmetrics_and_scikit_image(size: tuple[int, int]) -> None:
+    outside = pytest.importorskip("torchmetrics.functional.image.ssim")
+    image, target = pair(torch.float64, size=size)
+    expected = torch.ones(3, dtype=torch.float64)
+    a, b = (image + 1) / 2, (target + 1) / 2
+    for exponent in EXPONENTS[:-1]:
+        # The contrast of torchmetrics is over the places that the window fits in; its own product takes the coarsest
+        # scale with the border, against the paper, so that this scale is scikit-image's.
+        contrast = outside._ssim_update(a, b, data_range=1.0, return_contrast_sensitivity=True)[1]
+        expected *= contrast**exponent
+        a, b = (nn.functional.avg_pool2d(x, 2) for x in (a, b))
+    expected *= reference_ssim(2 * a - 1, 2 * b - 1) ** EXPONENTS[-1]
+    assert_close(MSSSIM().compare(image, target), expected, 1e-10)
+    assert_close(MSSSIM().compare(image.float(), target.float()), expected, 1e-5)
+
+
+def test_ms_ssim_with_fewer_scales() -> None:
+    image, target = pair(torch.float64)
+    assert_close(MSSSIM(1).compare(image, target), get_metric("ssim").compare(image, target), 1e-12)
+    assert [MSSSIM(scales).name for scales in (5, 3)] == ["ms-ssim", "ms-ssim-3"]
+    assert [MSSSIM(scales).smallest for scales in (5, 3)] == [176, 44]
+    assert sum(MSSSIM(3).exponents) == pytest.approx(1.0)
+    with pytest.raises(InputError, match="at least 176 x 176"):
+        get_metric("ms-ssim").prepare(target)
+    for scales in (0, 6):
+        with pytest.raises(InputError, match="1 to 5"):
+            MSSSIM(scales)
+
+
+def test_ms_ssim_of_opposite_pictures_is_zero_with_a_finite_gradient() -> None:
+    target = images(size=(64, 64))
+    image = (-target).requires_grad_()
+    value = MSSSIM(2).compare(image, target)
+    value.sum().backward()
+    assert value.tolist() == [0.0, 0.0, 0.0]
+    assert torch.isfinite(image.grad).all()
+
+
+def test_ms_ssim_with_a_weight_everywhere_is_that_of_the_whole_maps() -> None:
+    image, target = pair(torch.float64)
+    metric = MSSSIM(1)
+    whole = metric(image, metric.prepare(target), torch.ones(1, 1, *SIZE))
+    single = get_metric("ssim")
+    assert_close(whole, single.map(image, single.prepare(target)).mean(dim=(1, 2, 3)), 1e-12)
 
 
 @pytest.mark.parametrize("net", BACKBONES)
@@ -373,6 +482,116 @@ def test_unit_length_is_finite_in_value_and_gradient_at_zero() -> None:
     assert torch.isfinite(x.grad).all()
     y = torch.randn(2, 5, 3, 3)
     assert_close(unit_length(y).square().sum(dim=1), torch.ones(2, 3, 3), 1e-6)
+
+
+# Identity.
+
+
+def reference_face(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The layout of model_ir_se50.pth, step by step."""
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        parts = [state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return nn.functional.batch_norm(x, *parts)
+
+    def conv(name: str, x: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+        return nn.functional.conv2d(x, state[f"{name}.weight"], stride=stride, padding=padding)
+
+    x = nn.functional.prelu(norm("input_layer.1", conv("input_layer.0", x, 1, 1)), state["input_layer.2.weight"])
+    for number, stride in enumerate((2, 2, 1, 2)):
+        name = f"body.{number}"
+        kept = x[..., ::stride, ::stride]
+        if f"{name}.shortcut_layer.0.weight" in state:
+            kept = norm(f"{name}.shortcut_layer.1", conv(f"{name}.shortcut_layer.0", x, stride))
+        y = conv(f"{name}.res_layer.1", norm(f"{name}.res_layer.0", x), 1, 1)
+        y = conv(f"{name}.res_layer.3", nn.functional.prelu(y, state[f"{name}.res_layer.2.weight"]), stride, 1)
+        y = norm(f"{name}.res_layer.4", y)
+        gate = nn.functional.adaptive_avg_pool2d(y, 1)
+        gate = conv(f"{name}.res_layer.5.fc2", conv(f"{name}.res_layer.5.fc1", gate).relu()).sigmoid()
+        x = y * gate + kept
+    x = norm("output_layer.0", x).flatten(1)
+    x = norm("output_layer.4", nn.functional.linear(x, state["output_layer.3.weight"], state["output_layer.3.bias"]))
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def test_identity_is_the_cosine_of_scipy_between_embeddings() -> None:
+    distance = pytest.importorskip("scipy.spatial.distance")
+    image, target = pair(size=(112, 112))
+    metric = IdentitySimilarity(face_state())
+    embeddings = [reference_face(face_state(), x) for x in (image, target)]
+    assert_close(metric.embed(image), embeddings[0], 1e-5)
+    got = metric.compare(image, target)
+    for b in range(3):
+        assert got[b].item() == pytest.approx(1 - distance.cosine(*(e[b].double() for e in embeddings)), rel=1e-5)
+    assert got.max() < 0.999, "unlike pictures, so that pairing matters"
+
+
+def test_identity_sees_the_face_of_aligned_pictures() -> None:
+    image = images(2, (512, 512))
+    metric = IdentitySimilarity(face_state(), crop="ffhq")
+    pool = nn.functional.adaptive_avg_pool2d
+    face = pool(pool(image, 256)[:, :, 35:223, 32:220], 112)
+    assert_close(metric.embed(image), reference_face(face_state(), face), 1e-5)
+    assert_close(metric.embed(area_resize(image, 256)), metric.embed(image), 1e-5)
+    with pytest.raises(InputError, match="whole, ffhq"):
+        IdentitySimilarity(face_state(), crop="middle")
+
+
+def test_iresnet_against_the_published_trunk() -> None:
+    data = golden("fse_encoder")
+    network = ArcFace(data.meta["blocks"], (8, 12, 16, 24)).eval()
+    names = {"conv.0": "conv1", "conv.1": "bn1", "conv.2": "prelu"}
+    state = {}
+    for key, value in data.under("state/").items():
+        stem = key.rsplit(".", 1)[0]
+        if stem in names:
+            state[key.replace(stem, names[stem])] = value
+        elif key.startswith("block_"):
+            state[key.replace("block_", "layer", 1)] = value
+    missing = network.load_state_dict(state, strict=False)
+    assert not missing.unexpected_keys and all(k.split(".")[0] in ("bn2", "fc", "features") for k in missing[0])
+    with torch.no_grad():
+        x = network.prelu(network.bn1(network.conv1(data["in/image"])))
+        for number in range(1, 5):
+            x = network.get_submodule(f"layer{number}")(x)
+            if number >= 3:
+                assert_close(x, data[f"mid/block_{number}"], 1e-5)
+
+
+@pytest.mark.parametrize(("blocks", "squeeze", "affine"), [((1, 1, 1, 1), False, True), ((2, 3, 1, 1), True, False)])
+def test_identity_tells_the_layout_by_the_names(tmp_path: Path, blocks, squeeze: bool, affine: bool) -> None:
+    image = images(2, (112, 112))
+    torch.manual_seed(7)
+    first = ArcFace(blocks).eval()
+    path = tmp_path / "backbone.pth"
+    torch.save(first.state_dict(), path)
+    expected = nn.functional.normalize(first(image)[-1], dim=1)
+    assert_close(IdentitySimilarity(path).embed(image), expected.detach(), 1e-6)
+    shapes = [(16, 16, 2), (16, 32, 2), (32, 64, 2)]
+    second = FaceResNet(shapes, squeeze, affine).eval()
+    found = IdentitySimilarity(second.state_dict()).embed(image)
+    assert_close(found, nn.functional.normalize(second(image), dim=1).detach(), 1e-6)
+
+
+def test_identity_without_weights_and_with_wrong_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMINV_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"arcface.*model_ir_se50\.pth"):
+        get_metric("identity")
+    (tmp_path / "arcface").mkdir()
+    torch.save(face_state(), tmp_path / "arcface" / "model_ir_se50.pth")
+    image, target = pair(size=(64, 64))
+    expected = IdentitySimilarity(face_state()).compare(image, target)
+    assert torch.equal(get_metric("identity").compare(image, target), expected)
+    with pytest.raises(WeightsError, match="no file"):
+        get_metric("identity", weights=tmp_path / "absent.pth")
+    with pytest.raises(CheckpointError, match="no weights of a face network"):
+        get_metric("identity", weights=random_backbone("squeeze"))
+    cut = {name: x for name, x in face_state().items() if "body.1.res_layer.1" not in name}
+    with pytest.raises(CheckpointError, match="block 1"):
+        get_metric("identity", weights=cut)
+    cut = {name: x for name, x in face_state().items() if not name.startswith("body")}
+    with pytest.raises(CheckpointError, match="no blocks"):
+        get_metric("identity", weights=cut)
 
 
 # The demo's network and its metric.
@@ -539,6 +758,16 @@ def test_edit_effect_refuses_bad_input() -> None:
             edit_effect(one, one, one, one, period=period)
 
 
+def test_latent_editing_consistency_is_the_distance_of_codes() -> None:
+    code, returned = torch.randn(3, 5, 7), torch.randn(3, 5, 7)
+    expected = torch.tensor([np.linalg.norm((code - returned)[b].numpy()) for b in range(3)])
+    assert_close(latent_editing_consistency(code, returned), expected, 1e-5)
+    assert_close(latent_editing_consistency(code[:, 0], returned[:, 0]), (code - returned)[:, 0].norm(dim=1), 1e-6)
+    assert latent_editing_consistency(code, code).tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(InputError, match="one shape"):
+        latent_editing_consistency(code, returned[:2])
+
+
 def test_drift_is_the_rms_change_inside_the_mask() -> None:
     before = images(2)
     after, mask = before.clone(), torch.zeros(2, 1, *SIZE)
@@ -576,8 +805,8 @@ def test_get_metric() -> None:
 
 def test_importing_the_metrics_imports_no_optional_package() -> None:
     code = (
-        "import sys, saminv.metrics, saminv.metrics.vision, saminv.metrics.lpips, saminv.metrics.ssim, saminv.weights;"
-        "print([m for m in ('kornia', 'lpips', 'torchvision', 'skimage', 'PIL') if m in sys.modules])"
+        "import sys, saminv.metrics, saminv.metrics.lpips, saminv.metrics.inception, saminv.weights;"
+        "print([m for m in ('lpips', 'torchvision', 'skimage', 'scipy', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -3,97 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loopback import Site, serving
 from safetensors.torch import save_file
 
 from saminv import weights
 from saminv._errors import CheckpointError, InputError, OutputError, WeightsError
 from saminv.weights import cards, fetch, load_bundled, obtain, weights_folder, write_card
+from saminv.weights._fetch import _direct
 
 CONTENT = bytes(range(256)) * 400
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-@dataclass
-class Site:
-    """What the server does; every request is recorded as (path, Range header)."""
-
-    content: bytes = CONTENT
-    etag: str | None = '"one"'
-    ranges: bool = True
-    content_type: str = "application/octet-stream"
-    cut_after: list[int] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)
-    declare_length: bool = True
-    requests: list[tuple[str, str | None]] = field(default_factory=list)
-    url: str = ""
-
-
-class Handler(BaseHTTPRequestHandler):
-    site: Site
-
-    def do_GET(self) -> None:
-        site, wanted = self.site, self.headers.get("Range")
-        site.requests.append((self.path, wanted))
-        if site.statuses:
-            return self.send_error(site.statuses.pop(0))
-        if self.path.startswith("/moved"):
-            self.send_response(302)
-            self.send_header("Location", self.path.replace("/moved", "/file"))
-            return self.end_headers()
-        start = self._start(wanted)
-        if start is not None and start >= len(site.content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(site.content)}")
-            return self.end_headers()
-        self._send(site.content[start or 0 :], start)
-        return None
-
-    def _start(self, wanted: str | None) -> int | None:
-        condition = self.headers.get("If-Range")
-        if wanted is None or not self.site.ranges or (condition is not None and condition != self.site.etag):
-            return None
-        return int(wanted.removeprefix("bytes=").removesuffix("-"))
-
-    def _send(self, body: bytes, start: int | None) -> None:
-        site = self.site
-        # Before the client hears anything: it may hang up at the header, and the test goes on.
-        sent = body[: site.cut_after.pop(0)] if site.cut_after else body
-        self.send_response(200 if start is None else 206)
-        self.send_header("Content-Type", site.content_type)
-        if site.declare_length:
-            self.send_header("Content-Length", str(len(body)))
-        if start is not None:
-            self.send_header("Content-Range", f"bytes {start}-{len(site.content) - 1}/{len(site.content)}")
-        if site.etag:
-            self.send_header("ETag", site.etag)
-        self.end_headers()
-        self.wfile.write(sent)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    state = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"site": state}))
-    state.url = f"http://127.0.0.1:{server.server_address[1]}/file.pth"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    with serving(CONTENT) as state:
+        yield state
 
 
 def get(site: Site, folder: Path, **options: object) -> Path:
@@ -225,6 +163,136 @@ def test_no_connection_names_the_way_out(site: Site, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no connection") as caught:
         get(site, tmp_path, attempts=2)
     assert str(tmp_path / "sub" / "file.pth") in str(caught.value)
+
+
+def test_a_transfer_that_stalls_is_continued_where_it_stopped(site: Site, tmp_path: Path) -> None:
+    site.stall_after = [5000, 7000]
+    assert get(site, tmp_path, timeout=0.3).read_bytes() == CONTENT
+    assert [wanted for _, wanted in site.requests] == [None, "bytes=5000-", "bytes=12000-"]
+
+
+@pytest.mark.parametrize("sha256", [DIGEST, None])
+def test_a_part_from_another_place_is_not_joined(site: Site, tmp_path: Path, sha256: str | None) -> None:
+    site.cut_after, site.shifts = [1000], [10]
+    assert get(site, tmp_path, sha256=sha256).read_bytes() == CONTENT
+    assert [wanted for _, wanted in site.requests] == [None, "bytes=1000-", None]
+
+
+def test_a_part_of_another_version_is_not_joined(site: Site, tmp_path: Path) -> None:
+    site.cut_after, site.heeds_versions = [1000], False
+    with pytest.raises(WeightsError):
+        get(site, tmp_path, attempts=1, sha256=None)
+    site.content, site.etag = CONTENT[::-1], '"two"'
+    with pytest.raises(WeightsError, match="has changed since its first part"):
+        get(site, tmp_path, attempts=1, sha256=None)
+    assert get(site, tmp_path, sha256=None).read_bytes() == CONTENT[::-1]
+
+
+def test_a_length_that_is_too_large_delays_but_does_not_spoil(site: Site, tmp_path: Path) -> None:
+    site.extra = 10
+    with pytest.raises(WeightsError, match="ended after 102400 of 102410 bytes"):
+        get(site, tmp_path, attempts=1)
+    assert names(tmp_path) == ["file.pth.part", "file.pth.part.tag"]
+    assert get(site, tmp_path, attempts=1).read_bytes() == CONTENT
+
+
+def test_a_length_that_is_too_small_gives_no_file(site: Site, tmp_path: Path) -> None:
+    site.extra = -10
+    with pytest.raises(WeightsError, match="SHA-256"):
+        get(site, tmp_path)
+    with pytest.raises(WeightsError, match="has 102390 bytes, at least 102400"):
+        get(site, tmp_path, sha256=None, minimal_size=len(CONTENT))
+    assert names(tmp_path) == []
+
+
+def test_a_compressed_answer_is_refused(site: Site, tmp_path: Path) -> None:
+    site.encoding = "gzip"
+    with pytest.raises(WeightsError, match="compressed"):
+        get(site, tmp_path, sha256=None)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("target", ["ftp://127.0.0.1/file.pth", "file:///etc/hostname"])
+def test_redirects_out_of_http_are_refused(site: Site, tmp_path: Path, target: str) -> None:
+    site.url, site.redirect = site.url.replace("/file", "/moved"), target
+    with pytest.raises(WeightsError, match="Could not fetch"):
+        get(site, tmp_path, sha256=None)
+    assert names(tmp_path) == [] and len(site.requests) == 1
+
+
+def test_redirects_in_a_circle_end(site: Site, tmp_path: Path) -> None:
+    site.url, site.redirect = site.url.replace("/file", "/moved"), "/moved.pth"
+    with pytest.raises(WeightsError, match="infinite loop"):
+        get(site, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of the loopback address with its key in one file."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("a server by HTTPS needs a certificate, which the program openssl makes")
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    words = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=loopback -keyout {path} -out {path}.crt"
+    subprocess.run([openssl, *words.split(), "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    path.write_bytes(path.read_bytes() + Path(f"{path}.crt").read_bytes())
+    return path
+
+
+def test_https_is_not_left_for_http(
+    site: Site, certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with serving(CONTENT, context) as secure:
+        with pytest.raises(WeightsError, match="certificate"):
+            get(secure, tmp_path, attempts=1)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert get(secure, tmp_path).read_bytes() == CONTENT
+        secure.url, secure.redirect = f"{secure.root}/moved.pth", site.url
+        with pytest.raises(WeightsError, match="redirects from https to http://127"):
+            get(secure, tmp_path / "other")
+        assert site.requests == [], "the file must not even be asked for"
+        # A way back to HTTPS does not mend it: between the two anybody could have changed the address.
+        site.redirect = f"{secure.root}/file.pth"
+        secure.redirect = f"{site.root}/moved.pth"
+        with pytest.raises(WeightsError, match="redirects from https to http://127"):
+            get(secure, tmp_path / "other")
+
+
+@pytest.mark.filterwarnings("ignore:Waiting for another process")
+def test_of_several_that_want_a_file_one_fetches_it(site: Site, tmp_path: Path) -> None:
+    site.stall_after = [2000]
+    with ThreadPoolExecutor(3) as pool:
+        results = [pool.submit(get, site, tmp_path, sha256=None, timeout=1.0) for _ in range(3)]
+        assert [result.result().read_bytes() for result in results] == [CONTENT] * 3
+    assert [wanted for _, wanted in site.requests] == [None, "bytes=2000-"]
+    assert names(tmp_path) == ["file.pth"]
+
+
+def test_who_waits_for_another_process_is_told(site: Site, tmp_path: Path) -> None:
+    site.stall_after = [2000]
+    first = threading.Thread(target=get, args=(site, tmp_path), kwargs={"timeout": 1.0})
+    first.start()
+    while not site.requests:
+        first.join(0.01)
+    with pytest.warns(UserWarning, match=r"Waiting for another process to fetch .*file\.pth"):
+        get(site, tmp_path)
+    first.join()
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://drive.google.com/uc?id=1aB-c_9",
+        "https://drive.google.com/uc?export=download&id=1aB-c_9",
+        "https://drive.google.com/open?id=1aB-c_9",
+        "https://drive.google.com/file/d/1aB-c_9/view?usp=sharing",
+    ],
+)
+def test_links_to_google_drive_lead_to_the_file(link: str) -> None:
+    assert _direct(link) == "https://drive.usercontent.google.com/download?id=1aB-c_9&export=download&confirm=t"
+    assert _direct("https://example.org/uc?id=1aB-c_9") == "https://example.org/uc?id=1aB-c_9"
 
 
 def test_fetch_refuses_bad_arguments(site: Site, tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from saminv._types import Latents
-from saminv.generators import AbstractGenerator, StyleGAN2, StyleGAN2Config
+from saminv.generators import AbstractGenerator, BigGANDeep, BigGANDeepConfig, StyleGAN2, StyleGAN2Config
 from saminv.metrics._base import AbstractMetric, Prepared
 from saminv.metrics.pixel import MSE
 from saminv.optim import Objective, Problem
@@ -44,6 +44,53 @@ def toy_stylegan2(dtype: torch.dtype = torch.float32, seed: int = 0, **settings)
         generator.w_avg.copy_(generator.mapping(z, label)[:, 0].mean(dim=0))
     generator.freeze()
     return generator.to(dtype)  # type: ignore[return-value]
+
+
+@torch.no_grad()
+def toy_biggan_deep(dtype: torch.dtype = torch.float32, seed: int = 0, **settings) -> BigGANDeep:
+    """A frozen random BigGAN-deep of 32 pixels whose attention, classes and statistics of every truncation matter."""
+    fields = {
+        "z_dim": 6,
+        "embed_dim": 5,
+        "label_dim": 4,
+        "width": 4,
+        "blocks": ((False, 8, 8), (True, 8, 4), (False, 4, 4), (True, 4, 4), (True, 4, 2)),
+        "attention": 3,
+        "num_statistics": 11,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = BigGANDeep(BigGANDeepConfig(**(fields | settings)))
+        generator.first.weight.normal_(std=0.3)
+        for name, parameter in generator.named_parameters():
+            if name.endswith("condition.weight"):
+                parameter.normal_(std=0.15)
+        for name, table in generator.named_buffers():
+            if name.endswith("variances"):
+                table.uniform_(0.1, 0.6)
+            elif name.endswith("means"):
+                table.normal_(std=0.1)
+        if generator.attention is not None:
+            generator.attention.gain.fill_(0.5)
+    generator.freeze()
+    return generator.to(dtype)  # type: ignore[return-value]
+
+
+TOYS: dict[str, Callable[..., AbstractGenerator]] = {
+    "stylegan2": toy_stylegan2,
+    "biggan_deep": toy_biggan_deep,
+}
+"""Small random generators by family; each takes a dtype and settings of its configuration."""
+
+
+def toy(family: str, dtype: torch.dtype = torch.float32, **settings) -> AbstractGenerator:
+    """A frozen random generator of a family, small enough to try everything on."""
+    return TOYS[family](dtype, **settings)
+
+
+def usual_label(generator: AbstractGenerator) -> int | None:
+    """A label for a generator that needs one."""
+    return 1 if generator.label_dim else None
 
 
 class LinearGenerator(AbstractGenerator):
@@ -171,17 +218,18 @@ def toy_problem(
     objective: Objective | None = None,
     options: SpaceOptions | None = None,
     regions: Regions | None = None,
+    frozen: Iterable[str] = (),
 ) -> Problem:
     """Targets that are other samples than the start, mixed regions, squared error and all regularisers."""
-    spaces = resolve_spaces(names, generator, options)
+    label = usual_label(generator)
+    spaces = resolve_spaces(names, generator, options or SpaceOptions(label=label))
     order = [s.name for s in spaces if s.spatial or isinstance(s, AbstractStyleSpace)]
     if target is None:
-        label = 0 if generator.label_dim else None
         sample = generator.synthesis(generator.mapping(generator.sample_z(batch, seed + 100), label))
         assert isinstance(sample, Tensor)
         target = sample.clamp(-1, 1)
     if styles is None:
-        styles = generator.mapping(generator.sample_z(batch, seed), 0 if generator.label_dim else None)
+        styles = generator.mapping(generator.sample_z(batch, seed), label)
     return Problem(
         generator=generator,
         target=target,
@@ -189,6 +237,7 @@ def toy_problem(
         spaces=spaces,
         regions=regions or halves(generator, len(target), order),
         objective=objective or Objective(),
+        frozen=frozenset(frozen),
     )
 
 

@@ -4,8 +4,9 @@ What is here: what the machine can do at best (``ceilings.py``), a step of full 
 (``workload.py``), other formulations of that step to compare with (``plain.py``, ``compiled.py``), how they are timed
 (``speed.py``), how soon solvers come near a target (``descent.py``, ``target.py``), what share of the memory's
 bandwidth the kernels achieve (``kernels.py``), published code beside ours (``against.py``; ``families.py`` says how to
-add a kind, ``guest.py`` runs it), and how all of it is shown (``report.py``). Contenders run in processes of their own
-and take turns (``processes.py``). May import: everything but the command line and runs.
+add a kind, ``guest.py`` runs it), how close methods come to pictures (``quality.py``), and how all of it is shown
+(``report.py``). Contenders run in processes of their own and take turns (``processes.py``). May import: everything but
+the command line.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from .against import AgainstReport, measure_against
 from .ceilings import Ceilings, measure_ceilings
 from .kernels import KernelReport, measure_kernels
+from .quality import QualityReport, measure_quality
 from .speed import SpeedReport, measure_speed
 from .target import TargetReport, measure_target
 from .workload import Workload
@@ -21,12 +23,14 @@ __all__ = [
     "AgainstReport",
     "Ceilings",
     "KernelReport",
+    "QualityReport",
     "SpeedReport",
     "TargetReport",
     "Workload",
     "measure_against",
     "measure_ceilings",
     "measure_kernels",
+    "measure_quality",
     "measure_speed",
     "measure_target",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from .against import AgainstReport
 from .ceilings import middle
 from .descent import Tracks, reached
 from .kernels import KernelReport
+from .quality import QualityReport, Row
 from .speed import SpeedReport, StepTime
 from .target import TargetReport
 
@@ -66,6 +69,67 @@ def plot_speed(report: SpeedReport, path: str | Path) -> Path:
     right.barh(labels, [step.median / step.workload.batch for step in cases], color="grey")
     right.invert_yaxis()
     right.set(xlabel="ms of a step and image", title="by resolution and batch")
+    return save_figure(figure, path)
+
+
+def describe_quality(report: QualityReport) -> str:
+    """The report as Markdown: what was compared, what each figure is, and the table."""
+    height, width = report.image_size
+    head = f"Generator {report.generator}, {report.pictures} pictures of {width} x {height}, {report.device}."
+    names = [name for name in report.definitions if name != "seconds"]
+    shown = [name for name in names if any(name in row.means for row in report.rows)]
+    lines = [
+        head,
+        "",
+        *(f"- {name}: {meaning}" for name, meaning in report.definitions.items()),
+        "",
+        f"| method | steps | pictures | {' | '.join(shown)} | seconds |",
+        f"| --- | ---: | ---: | {' | '.join('---:' for _ in shown)} | ---: |",
+        *(_quality_line(row, shown) for row in report.rows),
+    ]
+    failed = [f"{row.method}: {row.failed} pictures could not be done." for row in report.rows if row.failed]
+    return "\n".join([*lines, "", "Mean over the pictures, and its standard error.", *failed])
+
+
+def _quality_line(row: Row, names: Sequence[str]) -> str:
+    cells = []
+    for name in names:
+        error = f" ± {row.errors[name]:.2g}" if name in row.errors else ""
+        cells.append(f"{row.means[name]:.4g}{error}" if name in row.means else "")
+    steps, seconds = ("" if row.steps is None else str(row.steps)), "" if row.seconds is None else f"{row.seconds:.2f}"
+    return f"| {row.method} | {steps} | {row.images} | {' | '.join(cells)} | {seconds} |"
+
+
+def quality_table(report: QualityReport) -> str:
+    """The rows as comma-separated values with a header."""
+    rows = [row.to_dict() for row in report.rows]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def plot_quality(report: QualityReport, path: str | Path) -> Path:
+    """Draw each metric against the seconds of an inversion, a line for each method; returns the picture's path.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+        OutputError: If the picture cannot be written.
+    """
+    names = [name for name in report.definitions if name != "seconds"]
+    figure = new_figure(4.5 * len(names), 4)
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names):
+        for method in dict.fromkeys(row.method for row in report.rows):
+            rows = [row for row in report.rows if row.method == method and name in row.means]
+            points = [(row.seconds, row.means[name]) for row in rows if row.seconds is not None]
+            if points:
+                axes.plot(*zip(*sorted(points)), marker="o", label=method)
+            elif rows:
+                axes.axhline(rows[0].means[name], linestyle="--", color="grey", label=method)
+        axes.set(xlabel="seconds per picture", ylabel=name)
+        axes.legend(fontsize=8)
     return save_figure(figure, path)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from .._errors import SaminvError
 from .._memory import keep_memory
 from .._version import __version__
-from . import bench, demo, directions, edit, info, invert, invertibility, mix, run, summarise, sweep
+from . import bench, demo, directions, edit, fetch, info, invert, invertibility, mix, run, summarise, sweep
 from ._console import (
     BAD_INPUT,
     EXIT_CODES,
@@ -29,7 +29,7 @@ from ._console import (
 )
 from .options import Parser
 
-COMMANDS = (demo, invert, run, summarise, sweep, invertibility, edit, directions, mix, bench, info)
+COMMANDS = (demo, invert, run, summarise, sweep, invertibility, edit, directions, mix, fetch, bench, info)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

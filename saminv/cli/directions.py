@@ -244,6 +244,7 @@ def _list(arguments: argparse.Namespace) -> int:
         report = {
             "fingerprint": generator.fingerprint,
             "bundled": bundled,
+            "classes": generator.label_dim,
             "sets": [
                 {
                     "name": found.name,
@@ -260,9 +261,11 @@ def _list(arguments: argparse.Namespace) -> int:
         return 0
     if bundled:
         print(f"bundled: {', '.join(bundled)}")
+    if generator.label_dim:
+        print(f"to another class: class:0 to class:{generator.label_dim - 1}")
     for found in sets:
         print(f"\n{found.name} ({found.method}, style slots {_spans(found.slots)})\n{_table(found)}")
-    if not bundled and not sets:
+    if not (bundled or generator.label_dim or sets):
         print("none; saminv directions find sefa finds some")
     return 0
 

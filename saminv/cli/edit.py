@@ -38,8 +38,8 @@ def add(commands: Any) -> None:
         required=True,
         nargs="+",
         metavar="D",
-        help="names (see saminv directions list), or .npy, .npz, .pt or .safetensors files; D@0-3 acts in these style "
-        "slots only",
+        help="names (see saminv directions list), class:K, or .npy, .npz, .pt or .safetensors files; D@0-3 acts in "
+        "these style slots only",
     )
     add("--strength", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the direction (1)")
     add("--together", action="store_true", help="apply the directions at once, each by its share D=SHARE (1)")

@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
         "generator offers.",
     ).add_argument
     add("file", type=Path, nargs="?", metavar="FILE", help="solution to describe")
-    add("--generator", default="demo", metavar="G", help="name or .safetensors file (demo)")
+    add("--generator", default="demo", metavar="G", help="name (see saminv fetch --list) or .safetensors file (demo)")
     add("--json", action="store_true", help="print JSON")
 
 

@@ -151,7 +151,7 @@ def _add_evaluate(commands: Any) -> None:
     add("network", type=Path, metavar="NETWORK", help="such as best.safetensors of a training")
     add("--data", type=Path, required=True, metavar="DIR", help="folder that build has written")
     add("--out", type=Path, default=Path("saminv-evaluation"), metavar="DIR", help="folder (saminv-evaluation)")
-    add("--generator", default="demo", metavar="G", help="name or .safetensors file (demo)")
+    add("--generator", default="demo", metavar="G", help="name (see saminv fetch --list) or .safetensors file (demo)")
     add("--segmenter", default="auto", metavar="S", help="as for saminv invert (auto)")
     add("--tau", type=float, default=PREDICTED_TAU, help=f"threshold ({PREDICTED_TAU})")
     add("--validation-share", type=float, default=InvertibilityTraining().validation_share, metavar="S")

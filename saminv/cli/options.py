@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import images
 from .._errors import InputError
 from .._open import load_generator
+from .._presets import PRESETS
 from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, SOLVERS, metric_name
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric
@@ -74,12 +75,17 @@ def add_inversion_options(
     group.add_argument(
         "--spaces", nargs="+", metavar="SPACE", help="such as W+ F4 F6; the generator's own choice if not given"
     )
+    if tau and allocation:
+        group.add_argument("--preset", choices=sorted(PRESETS), help="a published way to invert instead of these")
     if tau:
         _add_threshold(group)
     if allocation:
         _add_allocation(group)
     group.add_argument(
-        "--metric", default="auto", metavar="M", help=f"auto, {_known(METRICS, 'psnr', 'ssim')}: of the loss and of tau"
+        "--metric",
+        default="auto",
+        metavar="M",
+        help=f"auto, {_known(METRICS, 'psnr', 'ssim', 'ms-ssim', 'identity')}: of the loss and of tau",
     )
     _add_problem(parser.add_argument_group("the inversion"), steps)
 
@@ -117,14 +123,21 @@ def _add_allocation(group: Any) -> None:
 
 def _add_problem(group: Any, steps: int) -> None:
     add = group.add_argument
-    add("--generator", default="demo", metavar="G", help=f"{' or '.join(GENERATORS)}, or a .safetensors file")
+    add(
+        "--generator",
+        default="demo",
+        metavar="G",
+        help="demo, a network of saminv fetch --list, or a .safetensors file",
+    )
     add("--label", metavar="L", help="class number, or vector such as 0,0,1, of a conditional generator")
     add("--encoder", default="auto", metavar="E", help="start: auto, nearest, mean, or a solution file")
     add("--steps", type=int, default=steps, help=f"steps in all; 0 writes the start ({steps})")
     add("--solver", default="auto", choices=SOLVERS, help="method of descent (auto is adam)")
+    add("--frozen", nargs="+", default=[], metavar="SPACE", help="spaces that stay where they start")
     add("--rate", type=float, help=f"learning rate ({DEFAULT_RATE}; more for styles alone and in short runs)")
     number = functools.partial(add, type=parse_number, action="append", default=[])
     number("--rate-of", metavar="SPACE=RATE", help="learning rate of one space, or family: P=0.2; may be repeated")
+    number("--stop-at", metavar="PART=SIZE", help="of a part of the loss, where a picture is done: perceptual=0.06")
     number("--weight", metavar="PART=WEIGHT", help="of a part of the objective: l2=20; may be repeated")
     add(
         "--loss",
@@ -173,6 +186,8 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
         "solver": arguments.solver,
         "rate": arguments.rate,
         "rates": dict(arguments.rate_of),
+        "frozen": tuple(split_names(arguments.frozen) or ()),
+        "stop_at": dict(arguments.stop_at),
         "weights": dict(arguments.weight),
         "losses": dict(_loss(text, metric_name(arguments.metric, generator)) for text in arguments.loss),
         "formulation": arguments.formulation,
@@ -190,9 +205,11 @@ def inversion_settings(arguments: argparse.Namespace, count: int | None = None) 
 def _allocation(arguments: argparse.Namespace, spaces: Sequence[str]) -> dict[str, Any]:
     """What the command's options say of thresholds and of who goes where; nothing if it has no such options."""
     found: dict[str, Any] = {}
+    if hasattr(arguments, "preset"):
+        found["preset"] = arguments.preset
     if hasattr(arguments, "tau"):
         targets = {name: getattr(arguments, name) for name in ("target_psnr", "target_lpips")}
-        found = {"tau": arguments.tau, **{name: value for name, value in targets.items() if value is not None}}
+        found |= {"tau": arguments.tau, **{name: value for name, value in targets.items() if value is not None}}
     if hasattr(arguments, "segmenter"):
         if arguments.segmenter == "labels":
             raise InputError("--segmenter labels needs the label image: name its file instead, for example labels.png.")

@@ -3,7 +3,9 @@
 What is here: directions by name, file or tensor (``references.py``, ``directions.py``, ``published.py``), sets of them
 that were found (``sets.py``) by ``sefa.py``, ``ganspace.py``, ``interfacegan.py``, ``regression.py`` and ``text.py``;
 ``apply.py`` (section 3.4 of the SAM report) and ``edits.py`` around it; ``safe.py`` and ``within.py`` (how far, and
-where); ``mix.py`` (what several solutions hold, combined); ``sheet.py``, ``panels.py``, ``strips.py`` (pictures).
+where); ``mix.py`` (what several solutions hold, combined); ``editability.py`` and ``consistency.py`` (how much of an
+edit comes through, and whether an inversion knows its own edits); ``sheet.py``, ``panels.py`` and ``strips.py``
+(pictures).
 
 How to add one: a function of a generator that returns a ``DirectionSet``, or of a solution that returns images. May
 import: spaces, segments and everything below.
@@ -11,13 +13,14 @@ import: spaces, segments and everything below.
 
 from .apply import render_edit
 from .change import AbstractDirection, LinearDirection
-from .directions import direction_names, resolve_direction
+from .consistency import EditingConsistency, editing_consistency, latent_distance
+from .directions import class_direction, direction_names
 from .edits import edit_solution
 from .ganspace import ganspace_directions
 from .interfacegan import conditioned, fit_boundary, interfacegan_directions
 from .mix import PairEdit, blend, interpolate, mean_image, mix_styles
 from .published import read_published
-from .references import find_direction
+from .references import find_direction, resolve_direction
 from .regression import regression_directions
 from .safe import Bounds, safe_strength
 from .sefa import sefa_directions
@@ -30,16 +33,19 @@ __all__ = [
     "Bounds",
     "Clip",
     "DirectionSet",
+    "EditingConsistency",
     "LinearDirection",
     "PairEdit",
     "blend",
     "channel_effects",
+    "class_direction",
     "conditioned",
     "direction_names",
     "draw_frames",
     "draw_samples",
     "draw_strip",
     "edit_solution",
+    "editing_consistency",
     "find_direction",
     "fit_boundary",
     "ganspace_directions",
@@ -47,6 +53,7 @@ __all__ = [
     "interpolate",
     "kept_names",
     "kept_set",
+    "latent_distance",
     "mean_image",
     "mix_styles",
     "read_published",

@@ -11,14 +11,15 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from .._types import Features, Latents
+from .._types import Features, Latents, map_latents
 from ..generators import AbstractGenerator
+from ..generators._base import WEIGHTS
 from ..regions import Regions
 from ..sites import Replace
 from ..solution import Solution
-from ..spaces import AbstractSpace, AbstractStyleSpace, resolve_spaces
-from ..spaces._base import SpaceOptions, space_mask
-from .change import Change
+from ..spaces import AbstractSpace, resolve_spaces
+from ..spaces._base import SpaceOptions, latent_styles, space_mask, style_base
+from .change import AbstractDirection, Change
 from .channels import shifted
 from .within import freeze, frozen_sites
 
@@ -35,15 +36,15 @@ def render_edit(
 ) -> Tensor:
     """Render latents `[B, ...]` with a change of the styles `[1 or B, L, D]`, or of channels too.
 
-    Segments of W+ see the changed styles in all layers, segments of F<l> in the layers after l; what comes before is
-    frozen at its unedited value. So is everything outside of ``inside``, bool `[B, 1, H, W]`, if it is given.
+    Segments of the style space see the changed styles in all layers, segments of F<l> in the layers after l; what comes
+    before is frozen at its unedited value. So is everything outside of ``inside``, bool `[B, 1, H, W]`, if it is given.
 
     Returns:
         `[B, 3, H, W]`.
     """
     change = change if isinstance(change, Change) else Change(change)
-    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-    styles = base.styles(generator, latents[base.name])
+    base = style_base(spaces)
+    styles = latent_styles(generator, spaces, latents)
     others = [space for space in spaces if space is not base]
     masks = {space.name: space_mask(space, generator, regions) for space in others}
 
@@ -73,3 +74,35 @@ def solution_spaces(solution: Solution) -> tuple[AbstractSpace, ...]:
     """The spaces a solution was made with, with their options."""
     options = SpaceOptions(**solution.provenance.get("space_options", {}), label=solution.provenance.get("label"))
     return resolve_spaces(list(solution.latents), solution.generator, options)
+
+
+@torch.no_grad()
+def solution_styles(solution: Solution) -> Tensor:
+    """Styles `[B, L, D]` of a solution that has its generator."""
+    return latent_styles(solution.generator, solution_spaces(solution), solution.latents)
+
+
+@torch.no_grad()
+def edit_at(solution: Solution, direction: AbstractDirection, strength: Tensor, inside: Tensor | None = None) -> Tensor:
+    """An edit with a strength for each image.
+
+    Args:
+        solution: Of B images, with its generator.
+        direction: What to change.
+        strength: `[B]`.
+        inside: Where the edit acts, bool `[B, 1, H, W]`; everywhere if None.
+
+    Returns:
+        `[B, 3, H, W]`; outside of ``inside`` it is the solution's picture.
+    """
+    generator, spaces = solution.generator, solution_spaces(solution)
+    latents = map_latents(lambda tensor: tensor.detach(), solution.latents)
+    change = direction.change(latent_styles(generator, spaces, latents), strength)
+    if change.channels and len(solution) > 1 and any(WEIGHTS in space.sites(generator) for space in spaces):
+        # Images with weights of their own go through the layers one by one; what is added there has a row for each.
+        rows = [slice(row, row + 1) for row in range(len(solution))]
+        masks = [None if inside is None else inside[row] for row in rows]
+        return torch.cat([edit_at(solution[row], direction, strength[row], mask) for row, mask in zip(rows, masks)])
+    noise = solution.provenance.get("noise", "const")
+    image = render_edit(generator, spaces, latents, solution.regions, change, noise, inside)
+    return image if inside is None else torch.where(inside, image, solution.image)

@@ -1,7 +1,7 @@
 """The style space S of any generator: what its layers make of the styles, and changes of single channels of it.
 
-A style layer is a linear layer that reads a style slot: the affine layers of the StyleGANs and the linear layers of
-conditional normalisation. They are found by looking at what the modules of a generator are given.
+A style layer is a linear layer that reads a style slot or its first numbers: the affine layers of the StyleGANs and the
+linear layers of conditional normalisation. They are found by looking at what the modules of a generator are given.
 
 Reference:
     Wu et al., 2021, arXiv 2011.12799 (the space S).
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import InputError
@@ -54,7 +55,7 @@ def style_layers(generator: AbstractGenerator) -> list[StyleLayer]:
     """
     styles = torch.randn(1, generator.num_styles, generator.style_dim, generator=torch.Generator().manual_seed(0))
     styles = styles.to(generator.device, generator.dtype)
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, int]] = {}
     handles = [
         module.register_forward_hook(_watch(name, styles[0], seen))
         for name, module in generator.named_modules()
@@ -67,10 +68,10 @@ def style_layers(generator: AbstractGenerator) -> list[StyleLayer]:
             handle.remove()
     modules = dict(generator.named_modules())
     # Of modules around one another, the innermost does the work.
-    inner = {name: slot for name, slot in seen.items() if not any(other.startswith(f"{name}.") for other in seen)}
+    inner = {name: read for name, read in seen.items() if not any(other.startswith(f"{name}.") for other in seen)}
     found = []
-    for name, slot in inner.items():
-        matrix = _matrix(modules[name], styles)
+    for name, (slot, width) in inner.items():
+        matrix = _matrix(modules[name], styles, width)
         if matrix is not None:
             found.append(StyleLayer(name, slot, matrix, "rgb" in name.lower()))
     if not found:
@@ -81,30 +82,34 @@ def style_layers(generator: AbstractGenerator) -> list[StyleLayer]:
     return found
 
 
-def _watch(name: str, styles: Tensor, seen: dict[str, int]) -> Any:
-    """A hook that notes which slot of ``styles`` `[L, D]` a module was given."""
+def _watch(name: str, styles: Tensor, seen: dict[str, tuple[int, int]]) -> Any:
+    """A hook that notes which slot of ``styles`` `[L, D]` a module was given, and how many of its numbers."""
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         given = inputs[0] if inputs else None
-        if not isinstance(given, Tensor) or given.shape != (1, styles.shape[1]):
+        if not isinstance(given, Tensor) or given.dim() != 2 or len(given) != 1:
             return
+        width = given.shape[1]
         if not isinstance(output, Tensor) or output.dim() != 2:
             return
-        slots = (styles == given).all(dim=1).nonzero().flatten().tolist()
+        # What stands at the end of a style, such as a truncation, is for no linear layer.
+        slots = (styles[:, :width] == given).all(dim=1).nonzero().flatten().tolist() if width <= styles.shape[1] else []
         if slots:
-            seen[name] = slots[0]
+            seen[name] = slots[0], width
 
     return note
 
 
-def _matrix(module: nn.Module, styles: Tensor) -> Tensor | None:
-    """The matrix `[C, D]` of a module, None if it is not linear up to a constant."""
-    eye = torch.eye(styles.shape[2], dtype=styles.dtype, device=styles.device)
+def _matrix(module: nn.Module, styles: Tensor, width: int) -> Tensor | None:
+    """The matrix `[C, D]` of a module that reads the first numbers, None if it is not linear up to a constant."""
+    eye = torch.eye(width, dtype=styles.dtype, device=styles.device)
     offset = module(torch.zeros_like(eye[:1]))
     matrix = (module(eye) - offset).t()
-    probe = styles[0, :1]
+    probe = styles[0, :1, :width]
     expected = probe @ matrix.t() + offset
-    return matrix if torch.allclose(module(probe), expected, rtol=1e-3, atol=1e-4) else None
+    if not torch.allclose(module(probe), expected, rtol=1e-3, atol=1e-4):
+        return None
+    return F.pad(matrix, (0, styles.shape[2] - width))
 
 
 @contextmanager

@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from .._types import map_latents
 from ..segment import SEGMENTERS, AbstractSegmenter
 from ..solution import Solution
-from ..spaces import AbstractStyleSpace
-from .apply import render_edit, solution_spaces
+from .apply import edit_at
 from .change import AbstractDirection
 from .references import find_direction
 from .safe import Bounds, safe_strength
@@ -34,7 +32,7 @@ def edit_solution(
     if solution.generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
     strengths = _strengths(strength)
-    found = find_direction(direction, solution.generator)
+    found = find_direction(direction, solution.generator, solution.provenance.get("label"))
     limits = _limits(solution, found, strengths, safe)
     mask = None if within is None else segment_mask(solution, within)
     images = []
@@ -43,28 +41,6 @@ def edit_solution(
         inside = None if mask is None else _inside(solution, found, amount, mask, within, follow)
         images.append(edit_at(solution, found, amount, inside))
     return torch.stack(images, dim=1).flatten(0, 1)
-
-
-@torch.no_grad()
-def edit_at(solution: Solution, direction: AbstractDirection, strength: Tensor, inside: Tensor | None = None) -> Tensor:
-    """The edit with a strength for each image.
-
-    Args:
-        solution: Of B images, with its generator.
-        direction: What to change.
-        strength: `[B]`.
-        inside: Where the edit acts, bool `[B, 1, H, W]`; everywhere if None.
-
-    Returns:
-        `[B, 3, H, W]`; outside of ``inside`` it is the solution's picture.
-    """
-    generator, spaces = solution.generator, solution_spaces(solution)
-    latents = map_latents(lambda tensor: tensor.detach(), solution.latents)
-    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-    change = direction.change(base.styles(generator, latents[base.name]), strength)
-    noise = solution.provenance.get("noise", "const")
-    image = render_edit(generator, spaces, latents, solution.regions, change, noise, inside)
-    return image if inside is None else torch.where(inside, image, solution.image)
 
 
 def _strengths(strength: Any) -> list[float]:

@@ -21,8 +21,7 @@ from .._errors import InputError
 from .._types import Latents, Value
 from ..generators import AbstractGenerator
 from ..solution import Solution
-from ..spaces import AbstractSpace, AbstractStyleSpace
-from ..spaces._base import space_mask
+from ..spaces._base import space_mask, style_base
 from .apply import solution_spaces
 
 FINE_LAYERS = 7
@@ -40,7 +39,7 @@ def render_latents(solution: Solution, latents: Latents) -> Tensor:
     """
     generator = _generator(solution)
     spaces = solution_spaces(solution)
-    base = _base(spaces)
+    base = style_base(spaces)
     masks = {space.name: space_mask(space, generator, solution.regions) for space in spaces}
     taps = [tap for space in spaces for tap in space.bind(generator, latents[space.name], masks[space.name])]
     styles = base.styles(generator, latents[base.name])
@@ -51,13 +50,13 @@ def render_latents(solution: Solution, latents: Latents) -> Tensor:
 
 @torch.no_grad()
 def mean_image(solution: Solution) -> Solution:
-    """The picture of the mean w in the spaces of a solution, with the generator's own padding, features and noise.
+    """The picture of the mean styles in the spaces of a solution, with the generator's own padding, features and noise.
 
     Its regions are those of the solution; its numbers say nothing.
     """
     generator = _generator(solution)
-    mean = generator.statistics(solution.provenance.get("label")).mean_w.to(solution.image)
-    styles = mean.expand(len(solution), generator.num_styles, -1)
+    mean = generator.mean_styles(solution.provenance.get("label")).to(solution.image)
+    styles = mean.expand(len(solution), -1, -1)
     latents = {space.name: space.init(generator, styles, None) for space in solution_spaces(solution)}
     image = render_latents(solution, latents)
     return replace(solution, latents=latents, image=image, target=image, stats={})
@@ -133,12 +132,14 @@ def mix_styles(codes: Solution, structure: Solution, first_slot: int = FINE_LAYE
     generator = _generator(structure)
     if not 0 <= first_slot <= generator.num_styles:
         raise InputError(f"first_slot must be from 0 to {generator.num_styles}, got {first_slot}.")
-    base = _base(solution_spaces(structure))
-    if base.name != "W+":
-        raise InputError(f"Mixing needs solutions in W+, with a style for each layer; these are in {base.name}.")
-    theirs, ours = (base.styles(generator, s.latents[base.name]) for s in (codes, structure))
-    styles = torch.cat([ours[:, :first_slot], theirs[:, first_slot:]], dim=1)
-    return render_latents(structure, {**structure.latents, "W+": {"w": styles}})
+    base = style_base(solution_spaces(structure))
+    if not base.layered:
+        raise InputError(
+            f"Mixing needs solutions in {generator.style_base}, with a style for each layer; these are in {base.name}."
+        )
+    theirs, ours = codes.latents[base.name], structure.latents[base.name]
+    mixed = {key: torch.cat([ours[key][:, :first_slot], theirs[key][:, first_slot:]], dim=1) for key in ours}
+    return render_latents(structure, {**structure.latents, base.name: mixed})
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,10 +220,6 @@ def _generator(solution: Solution) -> AbstractGenerator:
     if solution.generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
     return solution.generator
-
-
-def _base(spaces: Sequence[AbstractSpace]) -> AbstractStyleSpace:
-    return next(space for space in spaces if isinstance(space, AbstractStyleSpace))
 
 
 def _check_same(first: Solution, second: Solution) -> None:

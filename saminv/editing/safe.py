@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .._errors import InputError
-from .._types import map_latents
 from ..generators import AbstractGenerator
 from ..metrics._base import AbstractMetric, get_metric
 from ..solution import Solution
-from ..spaces import AbstractStyleSpace
-from ..spaces.priors import gaussian_prior
-from .apply import render_edit, solution_spaces
-from .change import AbstractDirection
+from ..spaces.priors import style_distance
+from .apply import edit_at, solution_styles
 from .channels import pulled_back
 from .references import find_direction
 
@@ -58,7 +56,8 @@ def safe_strength(solution: Solution, direction: Any, sign: float = 1.0, bounds:
     """The largest strength up to which an edit stays within bounds, for each image.
 
     The prior's distance is that of Eq. 3.6: the Mahalanobis distance of LeakyReLU_5(w) from its mean, root mean square
-    over the style slots. Edits of channels count by the change of w that comes nearest to them.
+    over the style slots; where blocks read noise and a class embedding, that of both from their means. Edits of
+    channels count by the change of the styles that comes nearest to them.
 
     Args:
         solution: Of B images, with its generator.
@@ -76,17 +75,15 @@ def safe_strength(solution: Solution, direction: Any, sign: float = 1.0, bounds:
     generator = solution.generator
     if generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
-    found, label = find_direction(direction, generator), solution.provenance.get("label")
-    spaces, noise = solution_spaces(solution), solution.provenance.get("noise", "const")
-    latents = map_latents(lambda tensor: tensor.detach(), solution.latents)
-    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
-    styles = base.styles(generator, latents[base.name])
+    label = solution.provenance.get("label")
+    found, styles = find_direction(direction, generator, label), solution_styles(solution)
     side = 1.0 if sign >= 0 else -1.0
-    own = prior_distance(generator, styles, label)
+    own = style_distance(generator, styles, label)
     bound = torch.maximum(_sample_distance(generator, bounds.quantile, label).to(own), bounds.slack * own)
 
     def likely(strength: Tensor) -> Tensor:
-        return prior_distance(generator, styles + _moved(generator, found, styles, side * strength), label) <= bound
+        moved = pulled_back(generator, found.change(styles, side * strength))
+        return style_distance(generator, styles + moved, label) <= bound
 
     strength = _last_within(likely, torch.full_like(own, bounds.largest), STEPS, HALVINGS)
     if bounds.metric is None or bounds.limit is None:
@@ -95,27 +92,20 @@ def safe_strength(solution: Solution, direction: Any, sign: float = 1.0, bounds:
     prepared = metric.prepare(solution.image.clamp(-1, 1))
 
     def alike(strength: Tensor) -> Tensor:
-        change = found.change(styles, side * strength)
-        edited = render_edit(generator, spaces, latents, solution.regions, change, noise)
+        edited = edit_at(solution, found, side * strength)
         score = metric(torch.nan_to_num(edited).clamp(-1, 1), prepared)
         return score >= bounds.limit if metric.higher_is_better else score <= bounds.limit
 
     return _last_within(alike, strength, STEPS_WITH_PICTURES, HALVINGS_WITH_PICTURES)
 
 
-def prior_distance(generator: AbstractGenerator, styles: Tensor, label: Any = None) -> Tensor:
-    """Mahalanobis distance of LeakyReLU_5(w), root mean square over the slots: `[B, L, D]` -> `[B]`, float64."""
-    return (gaussian_prior(styles, generator.statistics(label)) / styles.shape[1]).sqrt()
-
-
 def _sample_distance(generator: AbstractGenerator, quantile: float, label: Any) -> Tensor:
-    """The distance within which a share of random samples lie."""
-    styles = torch.cat([generator.mapping(z, label) for z in generator.sample_z(SAMPLES, seed=2).split(500)])
-    return prior_distance(generator, styles, label).quantile(quantile)
-
-
-def _moved(generator: AbstractGenerator, direction: AbstractDirection, styles: Tensor, strength: Tensor) -> Tensor:
-    return pulled_back(generator, direction.change(styles, strength.to(styles)))
+    """The distance within which a share of random samples lie, of all classes where blocks read their embeddings."""
+    if "class" in generator.sites:
+        classes = torch.arange(SAMPLES, device=generator.device) * generator.label_dim // SAMPLES
+        label = F.one_hot(classes, generator.label_dim)
+    styles = generator.mapping(generator.sample_z(SAMPLES, seed=2), label)
+    return style_distance(generator, styles, label).quantile(quantile)
 
 
 def _last_within(within: Callable[[Tensor], Tensor], largest: Tensor, steps: int, halvings: int) -> Tensor:

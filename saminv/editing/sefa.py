@@ -34,11 +34,11 @@ def sefa_directions(
 
     They are the eigenvectors of A'A with the largest eigenvalues, A being the matrices of the layers on top of each
     other. As in the published code, a slot counts by the layer of its convolution; a toRGB counts where its slot has
-    no other layer.
+    no other layer. Where layers read a class embedding beside noise, only the noise counts and changes.
 
     Args:
         generator: Any with layers that read its styles linearly.
-        count: Number of directions, at most D.
+        count: Number of directions, at most D, or the numbers of the noise.
         layers: Style slots whose layers count, and which the directions change; all where None.
         normalise: Give each row of A unit length first, as the published code does and the paper does not.
         label: Class of a conditional generator, by whose samples strength 1 is measured.
@@ -60,11 +60,13 @@ def sefa_directions(
         matrices += [layer.matrix.double() for layer in chosen]
     if not matrices:
         raise InputError(f"No layer reads the style slots {slots}; those that are read: {_read_slots(found)}.")
-    stacked = torch.cat(matrices)
+    # The styles of one label are random in these.
+    varies = generator.style_factor(label).any(dim=1)
+    stacked = torch.cat(matrices) * varies
     if normalise:
         stacked = stacked / stacked.norm(dim=1, keepdim=True).clamp_min(1e-12)
     eigenvalues, vectors = torch.linalg.eigh(stacked.t() @ stacked)
-    kept = min(check_count(count, "count"), generator.style_dim)
+    kept = min(check_count(count, "count"), int(varies.sum()))
     largest = eigenvalues.flip(0)[:kept]
     rows = fixed_signs(vectors.flip(1)[:, :kept].t())
     deviation = spread_along(generator, rows, label)

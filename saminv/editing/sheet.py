@@ -205,4 +205,5 @@ def _figures(solution: Solution, index: int) -> list[str]:
     wanted = (("psnr", "PSNR {:.1f} dB"), ("ssim", "SSIM {:.3f}"), (metric, f"perceptual {{:.3f}} ({metric})"))
     lines = [form.format(float(solution.stats[key][index])) for key, form in wanted if key in solution.stats]
     status = Status(int(solution.status[index]))
-    return lines if status in (Status.COMPLETED, Status.PLATEAU) else [*lines, status.name.lower().replace("_", " ")]
+    usual = status in (Status.COMPLETED, Status.PLATEAU, Status.REACHED)
+    return lines if usual else [*lines, status.name.lower().replace("_", " ")]

@@ -14,6 +14,8 @@ from ..generators import AbstractGenerator
 from ..images import from_uint8, to_uint8
 from ..regions import Regions
 from ..solution import Solution
+from ..spaces import make_space
+from ..spaces._base import SpaceOptions
 from ._draw import Cell, Page, enlarge, panel_size
 from .edits import edit_solution
 from .references import caption
@@ -75,16 +77,17 @@ def draw_samples(
 
 @torch.no_grad()
 def sample_solution(generator: AbstractGenerator, count: int = 1, seed: int = 0, label: Any = None) -> Solution:
-    """Random samples of a generator as a solution in W+, whose pictures are its own."""
+    """Random samples of a generator as a solution in its style space, such as W+, whose pictures are its own."""
     styles = generator.mapping(generator.sample_z(count, seed), label)
     image = generator.synthesis(styles)
     assert isinstance(image, Tensor)
     given = None if label is None else torch.as_tensor(label).tolist()
+    base = make_space(generator.style_base, generator, SpaceOptions(label=label))
     return Solution(
-        latents={"W+": {"w": styles}},
+        latents={base.name: base.init(generator, styles)},
         image=image,
         target=image,
-        regions=Regions.uniform(count, generator.image_size, ["W+"], "W+", device=image.device),
+        regions=Regions.uniform(count, generator.image_size, [base.name], base.name, device=image.device),
         status=torch.ones(count, dtype=torch.int64, device=image.device),
         stats={},
         provenance={

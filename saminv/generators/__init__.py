@@ -7,17 +7,21 @@ generator (``_file.py``), and one module per family. How to add one: subclass it
 """
 
 from ._base import FAMILIES, GENERATORS, AbstractGenerator, LatentStatistics
-from ._file import build_generator, generator_from_arrays, save_generator
+from ._file import build_generator, generator_from_arrays, save_generator, with_crop
+from .biggan_deep import BigGANDeep, BigGANDeepConfig
 from .stylegan2 import StyleGAN2, StyleGAN2Config
 
 __all__ = [
     "FAMILIES",
     "GENERATORS",
     "AbstractGenerator",
+    "BigGANDeep",
+    "BigGANDeepConfig",
     "LatentStatistics",
     "StyleGAN2",
     "StyleGAN2Config",
     "build_generator",
     "generator_from_arrays",
     "save_generator",
+    "with_crop",
 ]

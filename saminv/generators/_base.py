@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,11 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .._errors import InputError
 from .._registry import Registry
 from .._types import Features
-from ..sites import Site, Tap
+from ..ops import using
+from ..sites import Site, Tap, Taps
 
 GENERATORS: Registry[Callable[..., AbstractGenerator]] = Registry("generator")
 """Generators by name, as functions that open them."""
@@ -26,8 +29,11 @@ FAMILIES: Registry[type[AbstractGenerator]] = Registry("family of generators")
 GAUSSIANISE_SLOPE = 5.0
 """LeakyReLU slope that undoes the last LeakyReLU(0.2) of the mapping (Wulff and Torralba, 2020, arXiv 2009.06529)."""
 
+WEIGHTS = "weights"
+"""Site of the weights of the synthesis, all of them in one row."""
 IMAGE = "image"
 """What ``synthesis(until=...)`` calls the picture."""
+NOISE_MODES = ("const", "random", "none")
 STATISTICS_SAMPLES = 5000
 EIGENVALUE_FLOOR = 1e-3
 
@@ -80,6 +86,17 @@ class LatentStatistics:
         )
 
 
+class _Synthesis(nn.Module):
+    """A synthesis as the only thing that a module does."""
+
+    def __init__(self, generator: AbstractGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, styles: Tensor, taps: Taps, **settings: Any) -> Tensor | Features:
+        return self.generator.synthesis(styles, taps, **settings)  # type: ignore[arg-type]
+
+
 class AbstractGenerator(nn.Module, ABC):
     """A generator with named sites.
 
@@ -91,6 +108,8 @@ class AbstractGenerator(nn.Module, ABC):
         z_dim: Dimension of the input noise.
         label_dim: Number of classes, 0 without.
         default_spaces: Spaces that a plain ``invert`` uses.
+        style_base: Style space that is there where none is named.
+        mapping_names: Beginnings of the names of weights that only the mapping reads.
         name: Under which it is registered; empty for one that came from a file or was built.
         family: Under which its class is registered.
         configuration: A frozen dataclass that fixes the shape of a generator; its one argument.
@@ -106,6 +125,8 @@ class AbstractGenerator(nn.Module, ABC):
     z_dim: int
     label_dim: int = 0
     default_spaces: tuple[str, ...] = ("W+",)
+    style_base: str = "W+"
+    mapping_names: ClassVar[tuple[str, ...]] = ("mapping_network.",)
     name: str = ""
     feature_dtypes: frozenset[torch.dtype] = frozenset()
     family: ClassVar[str] = ""
@@ -153,6 +174,41 @@ class AbstractGenerator(nn.Module, ABC):
     def feature_sites(self) -> tuple[str, ...]:
         """Names of the feature sites between a convolution and its toRGB, first layer first."""
         return tuple(n for n, s in self.sites.items() if s.kind == "feature" and not n.endswith(".block"))
+
+    @functools.cached_property
+    def tunable(self) -> dict[str, torch.Size]:
+        """Shapes of the weights that a synthesis reads, by name, in the order of the site "weights"."""
+        named = self.named_parameters()
+        return {name: weight.shape for name, weight in named if not name.startswith(self.mapping_names)}
+
+    def _weight_site(self) -> Site:
+        return Site(WEIGHTS, "weight", (sum(shape.numel() for shape in self.tunable.values()),))
+
+    def _by_own_weights(self, styles: Tensor, taps: Taps, **settings: Any) -> Tensor | Features:
+        """A synthesis in which each image has weights of its own, one image after another.
+
+        Raises:
+            InputError: If a tap at the weights is no sum without a mask.
+        """
+        change = taps.sum_at(WEIGHTS)
+        if change is None or change.mask is not None:
+            raise InputError("Weights take one change that is added to them, without a mask.")
+        synthesis, found = _Synthesis(self), []
+        # Kernels know no gradient of a weight.
+        with using("reference"):
+            for index, delta in enumerate(change.delta):
+                own = styles[index : index + 1] if len(styles) > 1 else styles
+                given = own, taps.without(WEIGHTS, index)
+                found.append(functional_call(synthesis, self._changed(delta), given, settings))
+        if isinstance(found[0], Tensor):
+            return torch.cat(found)
+        return Features({name: torch.cat([each[name] for each in found]) for name in found[0]})
+
+    def _changed(self, delta: Tensor) -> dict[str, Tensor]:
+        """The weights of a synthesis with a change `[N]`, by name in :class:`_Synthesis`."""
+        own, parts = dict(self.named_parameters()), delta.split([shape.numel() for shape in self.tunable.values()])
+        pairs = zip(self.tunable.items(), parts)
+        return {f"generator.{name}": own[name].detach() + part.view(shape) for (name, shape), part in pairs}
 
     def site(self, name: str) -> Site:
         """Return the site called ``name``.
@@ -207,12 +263,28 @@ class AbstractGenerator(nn.Module, ABC):
             self._statistics[key] = LatentStatistics.from_samples(w)
         return self._statistics[key]
 
+    def mean_styles(self, label: Tensor | int | None = None) -> Tensor:
+        """Styles in the middle of the random ones for a label, `[L, D]`: the mean w in all slots."""
+        return self.statistics(label).mean_w.expand(self.num_styles, -1)
+
+    def style_factor(self, label: Tensor | int | None = None) -> Tensor:
+        """A factor of the covariance of a random style for a label, `[D, D]`, float64."""
+        return self.statistics(label).factor_w
+
+    def class_deviation(self) -> Tensor:
+        """Standard deviation of the class embeddings over the classes `[E]`, where there is a site of them."""
+        raise InputError("No layer of this generator reads a class embedding.")
+
+    def _typical_styles(self, samples: int) -> Tensor:
+        """Random styles `[N, L, D]` by which features are measured."""
+        return self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+
     @torch.no_grad()
     def feature_deviation(self, site: str, samples: int = 32) -> Tensor:
         """Standard deviation of each channel of a feature site `[C]` over random samples and positions."""
         if site not in self._feature_deviation:
             names = [n for n, s in self.sites.items() if s.kind == "feature" and n not in self._feature_deviation]
-            styles = self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+            styles = self._typical_styles(samples)
             chunks = [self.synthesis(part, until=names) for part in styles.split(8)]
             for name in names:
                 stacked = torch.cat([chunk[name] for chunk in chunks])  # type: ignore[index]
@@ -223,7 +295,7 @@ class AbstractGenerator(nn.Module, ABC):
     def padding_deviation(self, site: str, samples: int = 32) -> Tensor:
         """Standard deviation of each channel of what the padding at a site surrounds `[C]`, or replaces, likewise."""
         if site not in self._padding_deviation:
-            styles = self.mapping(self.sample_z(samples, seed=1), 0 if self.label_dim else None)
+            styles = self._typical_styles(samples)
             stacked = torch.cat([self._surrounded(site, part) for part in styles.split(8)])
             self._padding_deviation[site] = stacked.std(dim=(0, 2, 3)).clamp_min(1e-6)
         return self._padding_deviation[site]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from .._errors import CheckpointError
+from .._errors import CheckpointError, InputError
 from .._files import atomic_write
 from ._base import FAMILIES, AbstractGenerator
 
@@ -62,6 +62,24 @@ def build_generator(
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{what} is damaged, or its arrays do not fit its configuration: {error}") from error
     return generator.freeze()
+
+
+def with_crop(generator: AbstractGenerator, crop: tuple[int, int] | None) -> AbstractGenerator:
+    """The same network with a picture of (height, width) ``crop`` in the middle of its canvas; it shares the arrays.
+
+    Raises:
+        InputError: If the crop does not fit the canvas, or the family knows none.
+    """
+    if not hasattr(getattr(generator, "config", None), "crop"):
+        raise InputError(f"{type(generator).__name__} knows no crop; leave crop=None.")
+    config = replace(generator.config, crop=crop)
+    if config == generator.config:
+        return generator
+    kind: Any = type(generator)
+    cropped = kind(config).to(generator.device)
+    cropped.load_state_dict(generator.state_dict(), assign=True)
+    cropped.name = generator.name
+    return cropped.freeze()
 
 
 def _frozen(value: Any) -> Any:

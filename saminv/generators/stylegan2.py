@@ -26,12 +26,11 @@ from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
 from ..sites import Add, Frame, Site, Tap, Taps
-from ._base import FAMILIES, IMAGE
+from ._base import FAMILIES, IMAGE, NOISE_MODES, WEIGHTS
 from ._collect import Collector
 from ._style_based import SLOPE, AbstractStyleGAN, EqualLinear, MappingNetwork
 
 ARCHITECTURES = ("skip", "orig", "resnet")
-NOISE_MODES = ("const", "random", "none")
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -112,7 +111,8 @@ class _Kept:
         self._value: Tensor | None = None
 
     def __call__(self, weight: Tensor) -> Tensor:
-        if weight.requires_grad:
+        # What is no parameter is a weight of some image's own; it goes away, and another one may take its place.
+        if weight.requires_grad or not isinstance(weight, nn.Parameter):
             return self.function(weight)
         key = (weight._version, weight.data_ptr(), weight.dtype, weight.device)
         if self._value is None or key != self._key:
@@ -300,6 +300,7 @@ class StyleGAN2(AbstractStyleGAN):
                 if layer > 0:
                     found.append(Site(f"rgb{layer}", "rgb", (image, side, side), frame))
                 found.append(Site(f"rgb{layer}.block", "rgb", (image, side, side), frame))
+        found.append(self._weight_site())
         return {site.name: site for site in found}
 
     def _ring_shape(self, layer: int) -> tuple[int, int]:
@@ -339,6 +340,9 @@ class StyleGAN2(AbstractStyleGAN):
         if noise not in NOISE_MODES:
             raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
         acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
+        if WEIGHTS in acts:
+            settings = {"noise": noise, "truncation": truncation, "until": until, "dtype": dtype}
+            return self._by_own_weights(styles, acts, **settings)
         collect = Collector(until, self.sites, styles.dtype)
         styles = self._styles(styles, acts, truncation)
         kind = styles.dtype if dtype is None else dtype

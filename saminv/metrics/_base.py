@@ -94,7 +94,7 @@ class AbstractMetric(nn.Module, ABC):
                 (0 where the weight is 0 everywhere); without it the metric's own global form.
 
         Raises:
-            InputError: If the shapes do not fit together.
+            InputError: If the shapes do not fit together, or a metric of whole pictures gets a weight.
         """
         self._check_pair(image, prepared, weight)
         return self._score(image, prepared) if weight is None else self._weighted(image, prepared, weight)
@@ -149,6 +149,8 @@ class AbstractMetric(nn.Module, ABC):
         """The spatial form, `[B, 1, H, W]`."""
 
     def _weighted(self, image: Tensor, prepared: Prepared, weight: Tensor) -> Tensor:
+        if not self.spatial:
+            raise InputError(f"The metric {self.name!r} compares whole pictures; it takes no weight of pixels.")
         return weighted_mean(self._map(image, prepared), weight)
 
     def _check_image(self, image: Tensor, what: str) -> None:

@@ -57,6 +57,35 @@ def change(before: Tensor, after: Tensor, period: float | None = None) -> Tensor
     return torch.remainder(difference + period / 2, period) - period / 2
 
 
+def latent_editing_consistency(code: Tensor, returned: Tensor) -> Tensor:
+    """Distance between a code and the code that comes back when its edited picture is inverted and the edit undone.
+
+    ``|w - f^-1(E(G(f(w))))|``, with an inversion E, a generator G and an edit f: the Euclidean norm over all styles.
+    :func:`saminv.editing.editing_consistency` makes the round.
+
+    Args:
+        code: Codes of the pictures, `[B, D]` or `[B, L, D]`.
+        returned: Codes of the edited pictures after the opposite edit, of the same shape.
+
+    Returns:
+        `[B]`, at least 0, in the unit of the codes; 0 if the round brings every code back. It grows with the number of
+        styles: compare values of one generator only. The published script averages over pictures after leaving out
+        the batches beyond the first and the last percentile; here every picture counts.
+
+    Raises:
+        InputError: If the shapes differ.
+
+    Reference:
+        O. Tov et al., "Designing an Encoder for StyleGAN Image Manipulation", 2021, arXiv:2102.02766, latent
+        editing consistency (LEC).
+    """
+    if code.shape != returned.shape or code.dim() not in (2, 3):
+        raise InputError(
+            f"Codes of one shape, [B, D] or [B, L, D], are needed, not {list(code.shape)} and {list(returned.shape)}."
+        )
+    return (code - returned).flatten(1).norm(dim=1)
+
+
 def drift(before_image: Tensor, after_image: Tensor, mask: Tensor | None = None) -> Tensor:
     """Root mean square change of the picture where it should not have changed.
 

@@ -117,10 +117,10 @@ class MultiLayerIdentity(LayerCosines):
         super().__init__()
         with torch.device("meta"):
             network = ArcFace()
-        self.network = fit(network, _state(weights), "ArcFace's backbone.pth for iresnet-50")
+        self.network = fit(network, given_state(weights), "ArcFace's backbone.pth for iresnet-50")
 
     def layers(self, image: Tensor) -> Sequence[Tensor]:
-        return self.network(_resized(image, ARCFACE_SIDE).to(next(self.network.parameters()).dtype))
+        return self.network(resized(image, ARCFACE_SIDE).to(next(self.network.parameters()).dtype))
 
 
 class MultiLayerParsing(LayerCosines):
@@ -139,7 +139,7 @@ class MultiLayerParsing(LayerCosines):
     def __init__(self, weights: str | PathLike | Mapping[str, Tensor]) -> None:
         super().__init__()
         prefix = "cp.resnet."
-        state = {key.removeprefix(prefix): x for key, x in _state(weights).items() if key.startswith(prefix)}
+        state = {key.removeprefix(prefix): x for key, x in given_state(weights).items() if key.startswith(prefix)}
         self.network = fit(_resnet18(), state, "the face parser's 79999_iter.pth", unused=("fc.",))
         mean, spread = (torch.tensor(values).reshape(3, 1, 1) for values in IMAGENET)
         self.mean: Tensor
@@ -149,7 +149,7 @@ class MultiLayerParsing(LayerCosines):
 
     def layers(self, image: Tensor) -> Sequence[Tensor]:
         net: Any = self.network
-        x = (_resized(image, PARSER_SIDE).to(self.mean.dtype) * 0.5 + 0.5 - self.mean) / self.spread
+        x = (resized(image, PARSER_SIDE).to(self.mean.dtype) * 0.5 + 0.5 - self.mean) / self.spread
         found = [net.maxpool(net.bn1(net.conv1(x)).relu())]
         for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
             found.append(stage(found[-1]))
@@ -157,17 +157,22 @@ class MultiLayerParsing(LayerCosines):
 
 
 class ArcFace(nn.Module):
-    """iresnet-50 with the array names of ArcFace's authors; ``forward`` gives the four stages and the embedding."""
+    """iresnet with the array names of ArcFace's authors; ``forward`` gives the four stages and the embedding.
 
-    def __init__(self) -> None:
+    Args:
+        blocks: Numbers of blocks of the four stages; those of iresnet-50 unless given.
+        widths: Channels of the four stages.
+    """
+
+    def __init__(self, blocks: Sequence[int] = ARCFACE_BLOCKS, widths: Sequence[int] = ARCFACE_WIDTHS) -> None:
         super().__init__()
         unit = functools.partial(nn.BatchNorm2d, eps=1e-5)
-        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, padding=1, bias=False), unit(64)
-        self.prelu = nn.PReLU(64)
-        width = 64
-        for number, (count, outputs) in enumerate(zip(ARCFACE_BLOCKS, ARCFACE_WIDTHS), start=1):
-            blocks = [ArcFaceBlock(width if k == 0 else outputs, outputs, 2 if k == 0 else 1) for k in range(count)]
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+        width = widths[0]
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, padding=1, bias=False), unit(width)
+        self.prelu = nn.PReLU(width)
+        for number, (count, outputs) in enumerate(zip(blocks, widths), start=1):
+            stage = [ArcFaceBlock(width if k == 0 else outputs, outputs, 2 if k == 0 else 1) for k in range(count)]
+            self.add_module(f"layer{number}", nn.Sequential(*stage))
             width = outputs
         self.bn2 = unit(width)
         self.fc = nn.Linear(width * 7 * 7, 512)
@@ -202,11 +207,12 @@ class ArcFaceBlock(nn.Module):
         return kept + self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
 
 
-def _state(weights: str | PathLike | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def given_state(weights: str | PathLike | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Tensors of a file, or of the state dict that is given instead of it."""
     return plain_state(weights, "the given state dict") if isinstance(weights, Mapping) else read_state(Path(weights))
 
 
-def _resized(image: Tensor, side: int) -> Tensor:
+def resized(image: Tensor, side: int) -> Tensor:
     """Images as squares of a side, averaged where they are larger."""
     return F.interpolate(image, (side, side), mode="bilinear", align_corners=False, antialias=True)
 

@@ -59,7 +59,8 @@ class LPIPS(AbstractPerceptual):
     The heads come with the lpips package. The backbone's weights are torchvision's; they are taken from ``weights``
     (a file, or a folder that holds it), else from the folder of :func:`saminv.weights.weights_folder`, else fetched
     into that folder and checked. Values equal those of the lpips package; its gradient is not a number where all
-    channels of a stage are zero, this one's is.
+    channels of a stage are zero, this one's is. At least 0, 0 for identical images; at the size of the images, which
+    are not resized.
 
     Args:
         net: ``"vgg"``, ``"alex"`` or ``"squeeze"``.

@@ -14,7 +14,10 @@ PEAK = 2.0
 
 
 class MSE(AbstractMetric):
-    """Mean squared error over pixels and channels; the map is the mean over channels at each pixel."""
+    """Mean squared error over pixels and channels; the map is the mean over channels at each pixel.
+
+    In [0, 4] for pictures in [-1, 1], 0 for identical ones; at the size of the pictures, without a backbone.
+    """
 
     name = "mse"
 
@@ -30,6 +33,9 @@ class MSE(AbstractMetric):
 
 class PSNR(AbstractMetric):
     """Peak signal-to-noise ratio in dB, `10 log10(peak^2 / MSE)` with a peak of 2 for pixels in [-1, 1].
+
+    At least 0 for pictures in [-1, 1]; at their size, without a backbone. Another range with its own peak, such as 255
+    levels, gives the same number.
 
     Identical images give infinity, where the gradient is not finite: maximise it through ``mse``. Images are not
     clamped; clamp them first to judge what a viewer would see. With a weight the squared error is the weighted mean.

@@ -215,7 +215,8 @@ class DemoPerceptual(AbstractPerceptual):
     """The demo's perceptual metric: a distance of the form of LPIPS on the features of the demo's vision network.
 
     It is scaled so that its values mean about what values of LPIPS mean, but it is not LPIPS: its network knows car
-    scenes only. Use an ``lpips-...`` metric for other pictures.
+    scenes only. Use an ``lpips-...`` metric for other pictures. At least 0, 0 for identical images; at the size of the
+    images, which are not resized.
 
     Args:
         network: The network to use; the bundled one if None. Its own flags (training, gradients) are left alone.

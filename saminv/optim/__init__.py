@@ -16,7 +16,7 @@ from .relay import Relay
 from .schedule import Schedule
 from .solve import solve
 from .solver import AbstractSolver, SolverState
-from .wrappers import BestSoFar, PlateauStop
+from .wrappers import BestSoFar, PlateauStop, StopAt
 
 __all__ = [
     "LBFGS",
@@ -32,5 +32,6 @@ __all__ = [
     "Relay",
     "Schedule",
     "SolverState",
+    "StopAt",
     "solve",
 ]

@@ -11,7 +11,7 @@ from .._types import Latents, map_latents
 from ..generators._base import AbstractGenerator
 from ..regions import Regions
 from ..sites import Tap
-from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask
+from ..spaces._base import AbstractSpace, space_mask, style_base
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def carry_over(
         before, after: Regions of the B images.
         noise: Noise mode of the generator.
     """
-    base = next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+    base = style_base(spaces)
     styles = base.styles(generator, latents[base.name])
     moved = map_latents(lambda tensor: tensor.clone(), latents)
     spatial = [space for space in spaces if space.spatial]

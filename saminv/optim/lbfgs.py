@@ -106,6 +106,10 @@ class LBFGS(AbstractSolver[LBFGSState]):
     @torch.no_grad()
     def update(self, state: LBFGSState, evaluation: Evaluation) -> LBFGSState:
         assert evaluation.gradients is not None
+        if not evaluation.gradients:
+            # Nothing moves yet.
+            self._count(state, state.running)
+            return state
         gradient = _into_steps(state, evaluation.gradients)
         self._make_room(state, gradient)
         loss, running, fresh = evaluation.loss.double(), state.running, state.shortened == FRESH
@@ -120,10 +124,13 @@ class LBFGS(AbstractSolver[LBFGSState]):
         state.value = torch.where(accepted, loss, state.value)
         self._turn(state, accepted)
         self._shorten(state, running & ~accepted, shorter)
-        state.step += running
-        state.status.masked_fill_(state.running & (state.step >= state.horizon), int(Status.COMPLETED))
+        self._count(state, running)
         self._move(state, running)
         return state
+
+    def _count(self, state: LBFGSState, running: Tensor) -> None:
+        state.step += running
+        state.status.masked_fill_(state.running & (state.step >= state.horizon), int(Status.COMPLETED))
 
     def result(self, state: LBFGSState) -> Latents:
         return state.base

@@ -22,6 +22,7 @@ PUBLISHED_WEIGHTS = {
     "perceptual": 1.0,
     "prior": 1e-8,
     "deviation": 1e-3,
+    "class": 1e-2,
     "feature": 5.0,
     "padding": 1e-4,
     "twin": 1.0,
@@ -32,13 +33,29 @@ PAPER_WEIGHTS = {
     "perceptual": 1.0,
     "prior": 5e-6,
     "deviation": 1e-4,
+    "class": 1e-2,
     "feature": 3e-5,
     "noise": 1e-2,
     "padding": 1e-4,
     "twin": 1.0,
     "code": 1e-2,
+    "correlation": 0.0,
+    "weights": 0.0,
+    "locality": 0.0,
 }
-RESERVED = ("l2", "prior", "deviation", "feature", "noise", "padding", "twin", "code")
+REGULARISERS = (
+    "prior",
+    "deviation",
+    "class",
+    "feature",
+    "noise",
+    "correlation",
+    "padding",
+    "code",
+    "weights",
+    "locality",
+)
+RESERVED = ("l2", "twin", *REGULARISERS)
 """Names of losses and regularisers that are no metrics."""
 
 

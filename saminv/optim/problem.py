@@ -14,7 +14,7 @@ from .._types import Features, Latents, map_latents
 from ..generators._base import IMAGE, AbstractGenerator
 from ..regions import Regions
 from ..sites import Tap
-from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask
+from ..spaces._base import AbstractSpace, AbstractStyleSpace, space_mask, style_base
 from .objective import Objective, Targets
 from .precision import FULL, Precision
 
@@ -50,6 +50,7 @@ class Problem:
         objective: What is minimised.
         noise: Noise mode of the synthesis; "const" keeps the objective deterministic.
         warm: Values to start from by space, instead of the base image.
+        frozen: Spaces that stay where they start.
 
     Raises:
         InputError: If these do not fit together.
@@ -63,6 +64,7 @@ class Problem:
     objective: Objective
     noise: str = "const"
     warm: Latents | None = None
+    frozen: frozenset[str] = frozenset()
     _prepared: Targets | None = field(default=None, repr=False)
     _start: Latents | None = field(default=None, repr=False)
     _touched: Tensor | None = field(default=None, repr=False)
@@ -88,7 +90,7 @@ class Problem:
         if tuple(self.styles.shape) != (len(self), *slots):
             raise InputError(f"styles must be {[len(self), *slots]}, got {list(self.styles.shape)}.")
         if sum(isinstance(space, AbstractStyleSpace) for space in self.spaces) != 1:
-            raise InputError("A problem needs exactly one style space; resolve_spaces adds W+ where there is none.")
+            raise InputError("A problem needs exactly one style space; resolve_spaces adds one where there is none.")
         if (len(self.regions), *self.regions.size) != (len(self), height, width):
             raise InputError(
                 f"The regions are for {len(self.regions)} images of {self.regions.size}, but there are {len(self)} of "
@@ -236,7 +238,8 @@ class Problem:
 
     def _look(self, y: Latents, dtype: torch.dtype | None = None) -> Evaluation:
         image = self.render(y, dtype)
-        parts = self.objective.reconstruction(image, self.prepared, dtype) | self.penalties(y) | self._twin(y, dtype)
+        parts = self.objective.reconstruction(image, self.prepared, dtype) | self.penalties(y)
+        parts |= self._twin(y, dtype) | self._locality(y, dtype)
         return Evaluation(self.objective.total(parts), parts, None, image)
 
     def _twin(self, y: Latents, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -254,21 +257,57 @@ class Problem:
             parts |= space.reference_penalty(self.generator, y[space.name], found)
         return parts
 
+    @functools.cached_property
+    def _anchors(self) -> dict[str, tuple[Tensor, Targets]]:
+        """By space, styles whose pictures it had better leave as they are, and these pictures."""
+        if not self.objective.weights.get("locality"):
+            return {}
+        assert self._start is not None
+        base = style_base(self.spaces)
+        pivot = base.styles(self.generator, self._start[base.name])
+        found = {}
+        with torch.no_grad():
+            for space in self.spaces:
+                styles = space.anchors(self.generator, pivot)
+                if styles is not None:
+                    image = self.generator.synthesis(styles, noise=self.noise)
+                    assert isinstance(image, Tensor)
+                    found[space.name] = styles, self.objective.prepare(image)
+        return found
+
+    def _locality(self, y: Latents, dtype: torch.dtype | None) -> dict[str, Tensor]:
+        """How far spaces move the pictures that they had better leave as they are."""
+        parts: dict[str, Tensor] = {}
+        for space in self.spaces:
+            if space.name not in self._anchors:
+                continue
+            styles, targets = self._anchors[space.name]
+            more: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+            taps = space.bind(self.generator, y[space.name], None)
+            image = self.generator.synthesis(styles, taps, noise=self.noise, **more)
+            assert isinstance(image, Tensor)
+            moved = self.objective.total(self.objective.reconstruction(image, targets, dtype))
+            parts["locality"] = parts["locality"] + moved if "locality" in parts else moved
+        return parts
+
     def evaluate(self, y: Latents, precision: Precision = FULL) -> Evaluation:
-        """Loss, parts, image and the gradient of every latent tensor that is not idle.
+        """Loss, parts, image and the gradient of every latent tensor that is neither idle nor frozen.
 
         Args:
             y: Latents.
             precision: In which numbers. All that is returned has the type of the latents.
         """
         y = {name: value for name, value in y.items() if name not in self.idle}
-        y = map_latents(lambda tensor: tensor.detach().requires_grad_(), y)
-        look = self._look(y, precision.features)
+        moving = {name: value for name, value in y.items() if name not in self.frozen}
+        moving = map_latents(lambda tensor: tensor.detach().requires_grad_(), moving)
+        look = self._look({**y, **moving}, precision.features)
         scale = precision.gradient_scale(self.target[0].numel())
-        leaves = [tensor for value in y.values() for tensor in value.values()]
+        leaves = [tensor for value in moving.values() for tensor in value.values()]
         total = look.loss.sum() * scale if scale != 1 else look.loss.sum()
-        found = iter(torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True))
-        gradients = map_latents(lambda _: next(found) / scale if scale != 1 else next(found), y)
+        # Frozen styles may have the whole picture for a while; then nothing moves.
+        by_leaf = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True) if leaves else ()
+        found = iter(by_leaf)
+        gradients = map_latents(lambda _: next(found) / scale if scale != 1 else next(found), moving)
         parts = {name: value.detach() for name, value in look.parts.items()}
         return Evaluation(look.loss.detach(), parts, gradients, look.image.detach())
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .._errors import Status
+from .._errors import InputError, Status
 from .._types import Latents, copy_images, map_latents, per_image
 from .problem import Evaluation, Problem
 from .solver import AbstractSolver, SolverState
@@ -122,6 +124,35 @@ class BestSoFar(AbstractWrapper):
 
     def forget(self, state: BestState, changed: Tensor) -> None:  # type: ignore[override]
         state.best_loss = state.best_loss.masked_fill(changed, torch.inf)
+
+
+@dataclass(frozen=True)
+class StopAt(AbstractWrapper):
+    """Ends an image as soon as a part of its loss is as small as asked for.
+
+    Attributes:
+        part: Name of the part, such as "perceptual", without its weight.
+        value: How small.
+
+    Raises:
+        InputError: If the value is no number from 0 up.
+    """
+
+    part: str = "perceptual"
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, bool) or not isinstance(self.value, Real) or not 0 <= self.value < math.inf:
+            raise InputError(f"The value of {self.part!r} to stop at must be a number from 0 up, got {self.value!r}.")
+
+    @torch.no_grad()
+    def update(self, state: WrappedState, evaluation: Evaluation) -> WrappedState:
+        if self.part not in evaluation.parts:
+            raise InputError(f"The loss has no part {self.part!r}. It has: {', '.join(evaluation.parts)}.")
+        reached = (evaluation.parts[self.part] <= self.value) & state.running
+        # It ends at the latents that were looked at.
+        state.status.masked_fill_(reached, int(Status.REACHED))
+        return super().update(state, evaluation)
 
 
 @dataclass

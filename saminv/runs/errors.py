@@ -84,7 +84,7 @@ def build_errors(
         A report for each space.
 
     Raises:
-        InputError: If a space is named twice or is no W, W+ or feature layer.
+        InputError: If a space is named twice or is neither a style space nor a feature layer.
 
     Reference:
         Parmar, 2022, CMU-RI-TR-22-26 (arXiv 2206.08357), section 3.1.
@@ -117,4 +117,4 @@ def _check_single(space: str, settings: dict[str, Any]) -> None:
     """Raise ``InputError`` unless a picture can be inverted into the space alone."""
     found = make_recipe([space], **settings).candidates
     if found != (space,):
-        raise InputError(f"{space} takes no part in the allocation; build errors of W, W+ or feature layers.")
+        raise InputError(f"{space} takes no part in the allocation; build errors of style spaces or feature layers.")

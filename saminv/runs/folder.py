@@ -107,6 +107,8 @@ def run(
     settings = {"spaces": spaces, "tau": tau, **settings}
     recipe = make_recipe(**settings)
     recipe.warn_of_inert()
+    if sequence and recipe.before:
+        raise InputError(f"A sequence goes from solution to solution; preset={recipe.preset!r} has stages of its own.")
     header = {**_signature(recipe), "keep": _plain(writer), "sequence": sequence}
     with Manifest.open(folder, header) as manifest:
         items = _items(images, folder, manifest.records, limit, shuffle_seed)
@@ -267,6 +269,8 @@ def _signature(recipe: Recipe) -> dict[str, Any]:
         for name in ("candidates", "segmenter", "invertibility", "encoder", "descent", "fit_mode", "metric")
     }
     settings = {key: value for key, value in recipe.settings.items() if key != "saminv"}
+    if recipe.before:
+        more["before"] = [_signature(stage) for stage in recipe.before]
     losses = {name: f"{loss.name} {_plain(loss)}" for name, loss in recipe.losses.items()}
     return {**settings, **more, "losses": losses}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from .._errors import OutputError, RunError
+from .._files import take_lock
 
 
 class Lock:
@@ -24,7 +25,7 @@ class Lock:
         except OSError as error:
             raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
         try:
-            _take(self._file)
+            take_lock(self._file)
         except OSError as error:
             self._file.seek(0)
             holder = self._file.read().strip()
@@ -43,17 +44,3 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-def _take(file: IO[str]) -> None:
-    """Lock an open file without waiting; the lock ends when the file is closed. Raises ``OSError`` if it is taken."""
-    try:
-        import fcntl
-    except ImportError:
-        import msvcrt
-
-        # Far behind the end, so that others can still read who holds it.
-        file.seek(1 << 20)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        return
-    fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)

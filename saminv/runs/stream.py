@@ -68,8 +68,8 @@ def stream(
         batch: Number of slots.
         on_step: Called after each step with the number of pictures under way and of slots.
     """
-    if recipe.target is not None:
-        return _searched(recipe, items, batch)
+    if recipe.target is not None or recipe.before:
+        return _together(recipe, items, batch)
     return _Stream(recipe, items, batch, on_step).outcomes()
 
 
@@ -144,8 +144,8 @@ class _Stream:
         yield Outcome(item, reason=TOO_MUCH)
 
 
-def _searched(recipe: Recipe, items: Iterator[Item], batch: int) -> Iterator[Outcome]:
-    """Outcomes where each picture has a target; those of a batch are searched together, and end together."""
+def _together(recipe: Recipe, items: Iterator[Item], batch: int) -> Iterator[Outcome]:
+    """Outcomes where pictures have a target or go through stages; those of a batch end together."""
     again: deque[Item] = deque()
     while True:
         outcomes: list[Outcome] = []
@@ -163,7 +163,7 @@ def _searched(recipe: Recipe, items: Iterator[Item], batch: int) -> Iterator[Out
             return
         begun, solution = time.perf_counter(), None
         try:
-            solution = _search(recipe, outcomes, pictures)
+            solution = _invert(recipe, outcomes, pictures)
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -180,16 +180,15 @@ def _searched(recipe: Recipe, items: Iterator[Item], batch: int) -> Iterator[Out
             _tell_of_memory(batch)
 
 
-def _search(recipe: Recipe, outcomes: list[Outcome], pictures: list[images.Picture]) -> Solution:
+def _invert(recipe: Recipe, outcomes: list[Outcome], pictures: list[images.Picture]) -> Solution:
     with recipe.seeded(), warnings.catch_warnings():
         # What misses its target is said of the picture itself.
         warnings.simplefilter("ignore")
-        job = recipe.prepare(pictures)
-        solution = search_job(recipe, job)
+        job = recipe.stages[0].prepare(pictures)
+        solution = recipe.follow(pictures, job) if recipe.target is None else search_job(recipe, job)
     for row, (outcome, picture) in enumerate(zip(outcomes, pictures)):
         _note_distance(outcome, job, row)
-        if not bool(solution.stats["target_met"][row]):
-            assert recipe.target is not None
+        if recipe.target is not None and not bool(solution.stats["target_met"][row]):
             outcome.warnings.append(f"No allocation of {picture.name} reaches {recipe.target.text}.")
     return solution
 

@@ -15,24 +15,30 @@ from ._base import (
     make_space,
     resolve_spaces,
 )
+from .class_embedding import ClassSpace, LayeredClassSpace
 from .feature import FeatureSpace
 from .feature_style import FeatureStyleSpace
 from .noise import NoiseSpace
 from .padding import PaddingSpace
 from .styles import WPlusSpace, WSpace
-from .z import ZSpace
+from .weights import GeneratorSpace
+from .z import ZPlusSpace, ZSpace
 
 __all__ = [
     "SPACES",
     "AbstractSpace",
     "AbstractStyleSpace",
+    "ClassSpace",
     "FeatureSpace",
     "FeatureStyleSpace",
+    "GeneratorSpace",
+    "LayeredClassSpace",
     "NoiseSpace",
     "PaddingSpace",
     "SpaceOptions",
     "WPlusSpace",
     "WSpace",
+    "ZPlusSpace",
     "ZSpace",
     "available_spaces",
     "cut_off",

@@ -16,7 +16,7 @@ from .._registry import Registry
 from .._types import Features, Latents, Value
 from ..generators import AbstractGenerator
 from ..regions import Formulation, Regions
-from ..sites import Tap
+from ..sites import STYLE_KINDS, Tap
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class AbstractSpace(ABC):
         """
         return name in cls.names(generator)
 
+    @classmethod
+    def absence(cls, generator: AbstractGenerator) -> str:
+        """Why the generator offers none of this family, as a clause after "since"; empty where it offers some."""
+        return ""
+
     @abstractmethod
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         """Sites that the space sets. Two spaces that share one are in conflict."""
@@ -125,6 +130,10 @@ class AbstractSpace(ABC):
         """Unweighted regularisers that compare a value with the tensors at :meth:`reference_sites`, each `[B]`."""
         return {}
 
+    def anchors(self, generator: AbstractGenerator, styles: Tensor) -> Tensor | None:
+        """Styles `[B, L, D]` near the given ones whose pictures the space had better leave as they are, if any."""
+        return None
+
     def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
         """Unweighted regularisers by name, each `[B]`."""
         return {}
@@ -154,7 +163,13 @@ class AbstractSpace(ABC):
 
 
 class AbstractStyleSpace(AbstractSpace):
-    """A space that gives the styles of the whole image, the base that every inversion has."""
+    """A space that gives the styles of the whole image, the base that every inversion has.
+
+    Attributes:
+        layered: Whether the tensors of its values `[B, L, ...]` have a row for each style slot.
+    """
+
+    layered: bool = False
 
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         return ("styles",)
@@ -162,6 +177,35 @@ class AbstractStyleSpace(AbstractSpace):
     @abstractmethod
     def styles(self, generator: AbstractGenerator, value: Value) -> Tensor:
         """Styles `[B, L, D]` of a value."""
+
+
+def style_base(spaces: Sequence[AbstractSpace]) -> AbstractStyleSpace:
+    """The one style space among the spaces of a problem or a solution."""
+    return next(space for space in spaces if isinstance(space, AbstractStyleSpace))
+
+
+def latent_styles(generator: AbstractGenerator, spaces: Sequence[AbstractSpace], latents: Latents) -> Tensor:
+    """Styles `[B, L, D]` that latents stand for: those of the style space, with what other spaces make of them."""
+    base = style_base(spaces)
+    styles = base.styles(generator, latents[base.name])
+    others = [space for space in spaces if space.name in latents and _sets_styles(space, generator)]
+    if not others:
+        return styles
+    taps = [tap for space in others for tap in space.bind(generator, latents[space.name], None)]
+    found = generator.synthesis(styles, taps, until="styles")
+    assert isinstance(found, dict)
+    return found["styles"]
+
+
+def _sets_styles(space: AbstractSpace, generator: AbstractGenerator) -> bool:
+    """Whether a space changes a part of the styles that another one gives."""
+    parts = [name for name in space.sites(generator) if generator.site(name).kind in STYLE_KINDS]
+    return bool(parts) and not isinstance(space, AbstractStyleSpace)
+
+
+def mean_slot(parts: Tensor) -> Tensor:
+    """Mean over the slots of `[B, L, P]`, which is exactly their value where they are all the same."""
+    return parts[:, 0] + (parts - parts[:, :1]).mean(dim=1)
 
 
 def space_mask(space: AbstractSpace, generator: AbstractGenerator, regions: Regions) -> Tensor | None:
@@ -212,14 +256,18 @@ def make_space(name: str, generator: AbstractGenerator, options: SpaceOptions) -
     match = _FAMILY.fullmatch(name)
     key = name if name in SPACES else match[1] if match else name
     if key not in SPACES or not SPACES.get(key).offers(name, generator):
-        raise InputError(f"Unknown space {name!r}. This generator offers: {', '.join(available_spaces(generator))}.")
+        reason = SPACES.get(key).absence(generator) if key in SPACES else ""
+        offered = f"This generator offers: {', '.join(available_spaces(generator))}."
+        raise InputError(
+            f"Unknown space {name!r}. {offered}" + (f" It has no {name}, since {reason}." if reason else "")
+        )
     return SPACES.get(key)(name, options)  # type: ignore[call-arg]
 
 
 def resolve_spaces(
     names: Sequence[str], generator: AbstractGenerator, options: SpaceOptions | None = None
 ) -> tuple[AbstractSpace, ...]:
-    """Turn names into spaces ordered by rank; W+ is added where no style space is named.
+    """Turn names into spaces ordered by rank; the generator's style base is added where no style space is named.
 
     Raises:
         InputError: For an empty list, an unknown or doubled name, or two spaces that set the same site.
@@ -228,7 +276,7 @@ def resolve_spaces(
     options = options or SpaceOptions()
     spaces = [make_space(name, generator, options) for name in names]
     if not any(isinstance(space, AbstractStyleSpace) for space in spaces):
-        spaces.append(make_space("W+", generator, options))
+        spaces.append(make_space(generator.style_base, generator, options))
     owner: dict[str, str] = {}
     for space in spaces:
         for site in space.sites(generator):

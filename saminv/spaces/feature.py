@@ -30,44 +30,53 @@ class FeatureSpace(AbstractSpace):
     def __init__(self, name: str, options: SpaceOptions) -> None:
         self.name, self.options = name, options
         self.layer = int(name[1:])
-        self.rank = 10.0 + self.layer
-        self.site = name if options.tap_point == "layer" else f"{name}.block"
+        self.feature, self.rank = name, 10.0 + self.layer
 
     @classmethod
     def names(cls, generator: AbstractGenerator) -> list[str]:
         return list(generator.feature_sites)
 
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
-        if self.site not in generator.sites and self.name in generator.sites:
+        site = self._site(generator)
+        if site not in generator.sites and self.feature in generator.sites:
             possible = [name for name in generator.feature_sites if f"{name}.block" in generator.sites]
             raise InputError(
                 f"{self.name} has no place at tap_point='block': only the last layer of a resolution has, and of the "
                 f"last resolution none. Use tap_point='layer', or one of: {', '.join(possible)}."
             )
-        return (generator.site(self.site).name,)
+        return (generator.site(site).name,)
+
+    def _site(self, generator: AbstractGenerator) -> str:
+        """Where the delta acts; without a toRGB at each resolution there is no place after it."""
+        after = self.options.tap_point == "block" and any(name.endswith(".block") for name in generator.sites)
+        return f"{self.feature}.block" if after else self.feature
 
     def init(self, generator: AbstractGenerator, styles: Tensor, warm: Latents | None = None) -> Value:
-        return self._warm(warm, {"delta": zero_like_site(generator.site(self.site), styles.shape[0], styles)})
+        return self._warm(
+            warm, {"delta": zero_like_site(generator.site(self._site(generator)), styles.shape[0], styles)}
+        )
 
     def bind(self, generator: AbstractGenerator, value: Value, mask: Tensor | None) -> list[Tap]:
-        return [Add(self.site, value["delta"], mask)]
+        return [Add(self._site(generator), value["delta"], mask)]
 
     def shift(self, value: Value, difference: Tensor) -> Value:
         return {"delta": value["delta"] + difference}
 
     def frozen_sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
-        skip = generator.site(self.site).skip
-        return (self.site,) if skip is None or self.options.skip == "published" else (self.site, skip)
+        site = self._site(generator)
+        skip = generator.site(site).skip
+        return (site,) if skip is None or self.options.skip == "published" else (site, skip)
 
     def edit_taps(
         self, generator: AbstractGenerator, value: Value, mask: Tensor | None, unedited: Features
     ) -> list[Tap]:
-        feature = unedited[self.site]
+        site = self._site(generator)
+        feature = unedited[site]
         mask = torch.ones_like(feature[:, :1]) if mask is None else mask
         if self.options.skip == "published":
-            return [Blend(self.site, feature, mask)]
-        frozen = [Blend(site, unedited[site], mask) for site in self.frozen_sites(generator)]
-        return [Add(self.site, value["delta"], mask), *frozen]
+            return [Blend(site, feature, mask)]
+        frozen = [Blend(name, unedited[name], mask) for name in self.frozen_sites(generator)]
+        return [Add(site, value["delta"], mask), *frozen]
 
     def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
         delta = value["delta"]
@@ -84,4 +93,4 @@ class FeatureSpace(AbstractSpace):
 
     def _deviation(self, generator: AbstractGenerator, like: Tensor) -> Tensor:
         # The generator may have been moved since it was measured.
-        return generator.feature_deviation(self.site).to(like)
+        return generator.feature_deviation(self._site(generator)).to(like)

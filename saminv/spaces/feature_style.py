@@ -43,11 +43,16 @@ class FeatureStyleSpace(AbstractSpace):
         return (["FS"] if USUAL in possible else []) + [f"FS{k}" for k in possible]
 
     @classmethod
+    def absence(cls, generator: AbstractGenerator) -> str:
+        few = f"a feature code stands before one of the layers {CHOICES[0]} to {CHOICES[-1]}, and it has fewer"
+        return "" if cls.names(generator) else few
+
+    @classmethod
     def offers(cls, name: str, generator: AbstractGenerator) -> bool:
         offered = cls.names(generator)
-        if name not in offered:
+        if offered and name not in offered:
             raise InputError(f"This generator has no space {name!r}; a feature code is one of: {', '.join(offered)}.")
-        return True
+        return bool(offered)
 
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         # The feature before its toRGB is the same tensor: what changes it would be lost.

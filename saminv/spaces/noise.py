@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .._types import Latents, Value
@@ -25,7 +26,11 @@ class NoiseSpace(AbstractSpace):
 
     @classmethod
     def names(cls, generator: AbstractGenerator) -> list[str]:
-        return ["N"] if any(site.kind == "noise" for site in generator.sites.values()) else []
+        return [] if cls.absence(generator) else ["N"]
+
+    @classmethod
+    def absence(cls, generator: AbstractGenerator) -> str:
+        return "" if any(site.kind == "noise" for site in generator.sites.values()) else "no layer adds noise"
 
     def sites(self, generator: AbstractGenerator) -> tuple[str, ...]:
         return tuple(name for name, site in generator.sites.items() if site.kind == "noise")
@@ -43,4 +48,20 @@ class NoiseSpace(AbstractSpace):
 
     def penalty(self, generator: AbstractGenerator, value: Value, start: Value) -> dict[str, Tensor]:
         changes = [(value[name] - start[name]).square().mean(dim=(1, 2, 3)) for name in value]
-        return {"noise": torch.stack(changes).sum(dim=0)}
+        correlations = [correlation(value[name]) for name in value]
+        return {"noise": torch.stack(changes).sum(dim=0), "correlation": torch.stack(correlations).sum(dim=0)}
+
+
+def correlation(maps: Tensor) -> Tensor:
+    """How far noise `[B, 1, h, w]` is from white, `[B]`: squared correlations of neighbours, at all sizes down to 8.
+
+    Reference: Karras et al., 2020, arXiv 1912.04958, appendix D.
+    """
+    total = maps.new_zeros(len(maps))
+    while True:
+        for axis in (2, 3):
+            total = total + (maps * maps.roll(1, axis)).mean(dim=(1, 2, 3)).square()
+        if min(maps.shape[2:]) <= 8:
+            return total
+        # The sum of four, over 2, of white noise is white noise of the same size.
+        maps = 2 * F.avg_pool2d(maps, 2)

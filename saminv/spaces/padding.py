@@ -43,6 +43,10 @@ class PaddingSpace(AbstractSpace):
         return ["P", *found] if found else []
 
     @classmethod
+    def absence(cls, generator: AbstractGenerator) -> str:
+        return "" if padding_sites(generator) else "no layer takes padding of an image's own"
+
+    @classmethod
     def offers(cls, name: str, generator: AbstractGenerator) -> bool:
         return bool(padding_sites(generator)) and bool(_chosen(name, generator))
 

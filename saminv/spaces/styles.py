@@ -19,13 +19,20 @@ class WPlusSpace(AbstractStyleSpace):
     """
 
     rank = 1.0
+    layered = True
 
     def __init__(self, name: str, options: SpaceOptions) -> None:
         self.name, self.options = name, options
 
     @classmethod
     def names(cls, generator: AbstractGenerator) -> list[str]:
-        return ["W+"]
+        return [] if cls.absence(generator) else ["W+"]
+
+    @classmethod
+    def absence(cls, generator: AbstractGenerator) -> str:
+        if "z" not in generator.sites:
+            return ""
+        return "no mapping network makes a w of the noise, but blocks read it as it is: Z+ is their noise"
 
     def init(self, generator: AbstractGenerator, styles: Tensor, warm: Latents | None = None) -> Value:
         return self._warm(warm, {"w": styles.detach().clone()})
@@ -55,10 +62,11 @@ class WSpace(WPlusSpace):
     """
 
     rank = 0.0
+    layered = False
 
     @classmethod
     def names(cls, generator: AbstractGenerator) -> list[str]:
-        return ["W"]
+        return [] if cls.absence(generator) else ["W"]
 
     def init(self, generator: AbstractGenerator, styles: Tensor, warm: Latents | None = None) -> Value:
         return self._warm(warm, {"w": styles.detach().mean(dim=1)})
