@@ -199,6 +199,6 @@ def sweep(
         return sweep_job(recipe, job, checked, progress)
 
 
-def edit(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
-    """Render a solution with an edit; the same as :meth:`Solution.edit`."""
-    return edit_solution(solution, direction, strength)
+def edit(solution: Solution, direction: Any, strength: float | Sequence[float] = 1.0, **how: Any) -> Tensor:
+    """Render a solution with an edit, or several at once; the same as :meth:`Solution.edit`."""
+    return edit_solution(solution, direction, strength, **how)

@@ -261,6 +261,7 @@ class Recipe:
             "weights": dict(self.weights),
             "losses": {name: loss.name for name, loss in self.losses.items()},
             "invertibility": _name_of(self.invertibility),
+            "segmenter": SEGMENTERS.name_of(type(self.segmenter)),
         }
 
 

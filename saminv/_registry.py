@@ -56,6 +56,11 @@ class Registry(Generic[T]):
             entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
         return entry
 
+    def name_of(self, entry: T) -> str:
+        """The name under which a class or function is registered; empty if it is not."""
+        path = f"{getattr(entry, '__module__', '')}:{getattr(entry, '__qualname__', '')}"
+        return next((name for name, known in self._entries.items() if known is entry or known == path), "")
+
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 

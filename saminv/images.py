@@ -42,6 +42,7 @@ LETTERBOX_BELOW = 0.75
 # Formats that Pillow decodes in-process: it would hand PostScript to an external program.
 _READ_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 _WRITE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_MOVING_FORMATS = {".gif": "GIF", ".png": "PNG", ".webp": "WEBP"}
 _ACCEPTED = "a path, a PIL image, a numpy array or a torch tensor"
 _decoding = threading.Lock()
 
@@ -151,6 +152,37 @@ def save(path: str | os.PathLike[str], tensor: Tensor, *, quality: int = 95) -> 
         raise InputError(f"One image is saved per file, but the batch holds {len(pixels)}; save image[i : i + 1] each.")
     with atomic_write(target) as temporary:
         temporary.write_bytes(_encode(pixels[0], form, quality, target))
+    return target
+
+
+def save_animation(path: str | os.PathLike[str], frames: Tensor, *, rate: float = 12.0) -> Path:
+    """Write images `[N, 3, H, W]` in [-1, 1] as an endless animation: GIF, PNG or WebP, by the suffix of ``path``.
+
+    The file appears whole or not at all. A GIF has 256 colours; PNG and WebP keep all of them.
+
+    Raises:
+        OutputError: If the suffix is unknown, or the file cannot be written there.
+        InputError: If ``frames`` are no images, or the rate (frames per second) is not from 1 to 50.
+    """
+    from PIL import Image
+
+    target = Path(path)
+    form = _MOVING_FORMATS.get(target.suffix.lower())
+    if form is None:
+        allowed = ", ".join(_MOVING_FORMATS)
+        raise OutputError(f"Cannot animate {target}: the suffix {target.suffix!r} is none of {allowed}.")
+    if not 1 <= rate <= 50:
+        raise InputError(f"rate is {rate}; it must be from 1 to 50 frames per second.")
+    first, *others = (Image.fromarray(pixels) for pixels in to_uint8(frames))
+    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+    buffer = io.BytesIO()
+    try:
+        duration = round(1000 / rate)
+        first.save(buffer, form, save_all=True, append_images=others, duration=duration, loop=0, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"Cannot write {target}: {form} is not supported here ({error}); use .gif.") from error
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(buffer.getvalue())
     return target
 
 

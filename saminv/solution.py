@@ -129,21 +129,38 @@ class Solution:
         """Status of each image."""
         return [Status(int(code)) for code in self.status]
 
-    def edit(self, direction: Any, strength: float | Sequence[float] = 1.0) -> Tensor:
+    def edit(
+        self,
+        direction: Any,
+        strength: float | Sequence[float] = 1.0,
+        *,
+        safe: Any = False,
+        within: str | int | Tensor | None = None,
+        follow: Any = "auto",
+    ) -> Tensor:
         """Render the images with an edit (section 3.4 of the SAM report).
 
         Args:
             direction: Name of a direction of the generator, "class:K" for the change from the label to class K, a file,
                 a tensor `[D]`, `[L, D]` or `[1, L, D]`, or tensors of parts of the styles by their sites, such as
-                ``{"class": [E]}``.
+                ``{"class": [E]}``; or several at once, as a table such as ``{"car_hue": 1.0, "car_x": -0.5}`` or as
+                pairs. See :func:`saminv.editing.find_direction`.
             strength: Multiple of the direction; several give one picture each.
+            safe: Strengths are multiples of the largest step that keeps the prior's distance within bounds, for each
+                image; a :class:`saminv.editing.Bounds` says which bounds.
+            within: Name or id of a segment, or a mask `[B, 1, H, W]`: all else is frozen, by blending features.
+            follow: Finds a named class again where the edit has taken it: a segmenter or its name, or None to edit
+                only where the segment was. "auto" is the segmenter of the inversion.
 
         Returns:
             `[B, 3, H, W]`, or `[B * K, 3, H, W]` for K strengths (all strengths of the first image first).
+
+        Raises:
+            InputError: For an unknown direction or segment, or impossible strengths.
         """
         from .editing import edit_solution
 
-        return edit_solution(self, direction, strength)
+        return edit_solution(self, direction, strength, safe=safe, within=within, follow=follow)
 
     def sheet(self, edits: Sequence[tuple[str, float]] | None = None) -> Tensor:
         """The picture that shows input, segments, spaces, reconstruction, error and edits, one row per image.

@@ -227,6 +227,19 @@ def test_padding(tmp_path: Path, cache: Path, single_thread) -> None:
 
 
 @pytest.mark.slow
+def test_directions(tmp_path: Path, cache: Path, single_thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    module = importlib.import_module("directions")
+    for name, value in {"JUDGED": 400, "FITTED": 40, "HELD_OUT": 16, "FEATURES": 16, "COUNT": 3, "DRAWS": 2}.items():
+        monkeypatch.setattr(module, name, value)
+    content = run_benchmark("directions", cache, tmp_path)
+    found, fitted = content["scenes"][:3], content["scenes"][3]
+    assert [record["count"] for record in found] == [3, 3, 9]
+    assert all(0 <= r <= 1 for record in found for r in record["r"].values())
+    assert found[0]["r"]["car_x"] > 0.9 and abs(found[0]["moved"]["car_x"]) > 0.1
+    assert {"facing", "headlights"} <= set(fitted) and 0 <= fitted["facing"]["read"] <= 1
+
+
 def test_pair_edits(tmp_path: Path, cache: Path, single_thread) -> None:
     [chunk] = run_benchmark("pair_edits", cache, tmp_path, scenes=2)["scenes"]
     assert len(chunk["car_hue"]["outside"]["P"]) == 2

@@ -12,8 +12,20 @@ from toys import perturbed, toy, toy_problem
 
 import saminv
 from saminv import InputError, Regions, Solution
-from saminv.editing import class_direction, render_edit, resolve_direction
+from saminv.editing import (
+    class_direction,
+    editing_consistency,
+    ganspace_directions,
+    latent_distance,
+    render_edit,
+    resolve_direction,
+    safe_strength,
+    sefa_directions,
+)
+from saminv.editing.channels import style_layers
 from saminv.editing.mix import render_latents
+from saminv.editing.safe import SAMPLES
+from saminv.editing.strips import draw_frames, draw_samples, sample_solution
 from saminv.sites import Replace
 from saminv.spaces import make_space, resolve_spaces
 from saminv.spaces._base import SpaceOptions
@@ -76,6 +88,99 @@ def test_a_class_by_its_number(biggan, halved, tmp_path):
     assert (expected[0] - expected[1]).abs().max() > 0.05
     soft = 0.5 * torch.eye(4)[3] + 0.5 * torch.eye(4)[LABEL]
     assert_close(halved.edit(class_direction(biggan, LABEL, soft)), expected[:1], 1e-5)
+
+
+def test_classes_and_parts_go_together(biggan, halved):
+    one, other = (class_direction(biggan, LABEL, label) for label in (3, 0))
+    assert_close(halved.edit({"class:3": 0.5, "class:0": -0.2}), halved.edit(0.5 * one - 0.2 * other), 1e-5)
+    noise = torch.randn(6)
+    both = halved.edit([({"z": noise}, 1.0), ("class:3@2-4", 0.5)], [0.0, 2.0])
+    change = resolve_direction({"z": noise}, biggan)[0]
+    change[2:5] += 0.5 * one[2:5]
+    assert_close(both, halved.edit(change, [0.0, 2.0]), 1e-5)
+    assert_close(both[:1], halved.image, 1e-5)
+    with pytest.raises(InputError, match="or is several"):
+        resolve_direction({"class:3": 0.5, "class:0": 0.5}, biggan, LABEL)
+
+
+def test_an_array_of_a_file_of_parts(biggan, tmp_path):
+    path = tmp_path / "parts.safetensors"
+    save_file({"class": torch.ones(5), "z": torch.ones(6)}, path)
+    assert torch.equal(resolve_direction(f"{path}#z", biggan), resolve_direction({"z": torch.ones(6)}, biggan))
+    with pytest.raises(InputError, match="has no array 'w'; it has: class, z"):
+        resolve_direction(f"{path}#w", biggan)
+
+
+def likelihood(generator, styles):
+    """Distance of noise from 0 and of class embeddings from their mean over classes, root mean square over slots."""
+    z, c, _ = styles.double().split([6, 5, 1], dim=2)
+    weight = generator.embedding.weight.double()
+    c = (c - weight.mean(dim=1)) / weight.std(dim=1)
+    return (z.square().sum(dim=2) + c.square().sum(dim=2)).mean(dim=1).sqrt()
+
+
+@pytest.mark.parametrize("direction", [{"z": torch.ones(6)}, "class:3"])
+def test_a_safe_step_keeps_noise_and_class_likely(biggan, direction):
+    solution = sample_solution(biggan, 2, seed=3, label=LABEL)
+    styles = biggan.mapping(biggan.sample_z(2, 3), LABEL)
+    assert_close(latent_distance(solution), likelihood(biggan, styles), 1e-6)
+    classes = torch.arange(SAMPLES) * 4 // SAMPLES
+    samples = biggan.mapping(biggan.sample_z(SAMPLES, 2), torch.eye(4)[classes])
+    own = likelihood(biggan, styles)
+    limit = torch.maximum(likelihood(biggan, samples).quantile(0.99), 1.1 * own)
+    strength, change = safe_strength(solution, direction), resolve_direction(direction, biggan, LABEL)
+    assert ((strength > 0) & (strength < 10)).all()
+    assert (likelihood(biggan, styles + strength[:, None, None] * change) <= limit * (1 + 1e-4)).all()
+    assert (likelihood(biggan, styles + (strength[:, None, None] + 0.02) * change) > limit).all()
+    for row, image in enumerate(solution.edit(direction, safe=True)):
+        assert_close(image, solution[row].edit(direction, float(strength[row]))[0], 1e-4)
+
+
+def test_outside_of_a_mask_nothing_changes(halved):
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., :12] = 1
+    inside, everywhere = halved.edit("class:3", within=mask), halved.edit("class:3")
+    assert torch.equal(inside[..., 13:], halved.image[..., 13:])
+    assert (everywhere - halved.image)[..., 13:].abs().max() > 0.05
+    assert (inside - halved.image)[..., :8].abs().max() > 0.05
+
+
+def test_samples_are_shown(biggan):
+    found = sample_solution(biggan, 2, seed=5, label=LABEL)
+    assert found.spaces == ("Z+",)
+    assert_close(found.image, render_latents(found, found.latents), 1e-6)
+    assert_close(found.edit("class:3"), biggan(biggan.sample_z(2, 5), 3), 1e-5)
+    one = draw_samples(biggan, ["class:3"], [0.0, 1.0], label=LABEL)
+    two = draw_samples(biggan, ["class:3", {"z": torch.ones(6)}], [0.0, 1.0], label=LABEL)
+    assert two.shape[3] == one.shape[3] and two.shape[2] > 1.5 * one.shape[2]
+    assert torch.equal(draw_frames(found[0], ["class:3"], [0.0, 1.0], 2)[2], found[0].edit("class:3")[0])
+
+
+def test_what_is_found_leaves_the_class_alone(biggan):
+    found = sefa_directions(biggan, 10, label=LABEL)
+    assert len(found) == 6
+    weights = [biggan.first.weight] + [norm.condition.weight for block in biggan.blocks for norm in block.norms]
+    assert sum(layer.channels for layer in style_layers(biggan)) == sum(len(weight) for weight in weights)
+    rows = torch.nn.functional.normalize(torch.cat(weights)[:, :6].double(), dim=1)
+    expected = torch.linalg.svd(rows).Vh
+    for k, direction in enumerate(found.directions.values()):
+        assert not direction.styles[:, 6:].any()
+        step = torch.nn.functional.normalize(direction.styles[0, :6].double(), dim=0)
+        assert abs(float(step @ expected[k])) > 1 - 1e-4
+    components = ganspace_directions(biggan, 3, "F1", samples=60, label=LABEL)
+    rows = [direction.styles for direction in components.directions.values()]
+    assert all(row[:, :6].any() and row[:, 6:].abs().max() < 1e-5 for row in rows)
+
+
+def test_a_round_of_an_edit_of_the_class(biggan):
+    solution = sample_solution(biggan, 1, seed=6, label=LABEL)
+    other = sample_solution(biggan, 1, seed=6, label=3)
+    found = editing_consistency(solution, "class:3", invert=lambda _: other)
+    assert_close(found.edited, other.image.clamp(-1, 1), 1e-5)
+    assert found.relative.max() < 1e-5
+    assert_close(found.returned, solution.image.clamp(-1, 1), 1e-5)
+    still = editing_consistency(solution, "class:3", invert=lambda _: solution)
+    assert_close(still.relative, torch.ones(1), 1e-5)
 
 
 def test_the_other_class_is_reached(biggan):

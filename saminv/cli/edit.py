@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from .. import images
 from .._api import edit
 from .._errors import InputError
 from .._files import ensure_folder
-from ..editing.sheet import edit_caption
+from ..editing.references import caption
+from ..editing.strips import FRAMES, draw_frames, draw_strip
 from ..solution import Solution
-from ._console import command
-from .options import pasted
+from ._console import command, positive
+from .options import parse_number, pasted
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -26,16 +28,26 @@ def add(commands: Any) -> None:
         commands,
         "edit",
         _run,
-        "Edit a solution.\n\nWrites one picture for each strength and prints the files' names.",
+        "Edit a solution.\n\nWrites one picture for each direction and strength and prints the files' names; with "
+        "--strip one picture of\nall of them, with --animation the way between the strengths. Several directions are "
+        "applied one by one, or\n--together, each with its share: car_hue car_x=-0.5.",
     ).add_argument
     add("solution", type=Path, metavar="SOLUTION", help="file that invert has written")
     add(
         "--direction",
         required=True,
+        nargs="+",
         metavar="D",
-        help="name (see saminv info), class:K, or a .npy, .npz or .safetensors file",
+        help="names (see saminv directions list), class:K, or .npy, .npz, .pt or .safetensors files; D@0-3 acts in "
+        "these style slots only",
     )
     add("--strength", type=float, nargs="+", default=[1.0], metavar="S", help="multiples of the direction (1)")
+    add("--together", action="store_true", help="apply the directions at once, each by its share D=SHARE (1)")
+    add("--safe", action="store_true", help="strengths are multiples of the largest step that stays likely")
+    add("--within", metavar="SEGMENT", help="class or segment to edit; all else stays as it is")
+    add("--strip", type=Path, metavar="FILE", help="draw one picture: a row per direction, a column per strength")
+    add("--animation", type=Path, metavar="FILE", help="write a .gif, .png or .webp that goes through the strengths")
+    add("--frames", type=positive, default=FRAMES, metavar="N", help=f"frames between two strengths ({FRAMES})")
     add("--out", type=Path, metavar="PATH", help="file of a single picture, or folder (the folder of SOLUTION)")
     add("--generator", metavar="G", help="name or .safetensors file; the one that the solution names if not given")
     add("--paste-back", type=Path, metavar="PHOTO", help="put the result back into the photograph it came from")
@@ -45,9 +57,14 @@ def _run(arguments: argparse.Namespace) -> int:
     solution = Solution.load(arguments.solution, generator=arguments.generator)
     if arguments.paste_back is not None and len(solution) != 1:
         raise InputError(f"--paste-back needs a solution of one image; {arguments.solution} has {len(solution)}.")
-    targets = _targets(arguments, solution)
-    for strength, files in zip(arguments.strength, targets):
-        edited = torch.nan_to_num(edit(solution, arguments.direction, strength))
+    directions = _directions(arguments)
+    how = {"safe": arguments.safe, "within": arguments.within}
+    if arguments.strip is not None or arguments.animation is not None:
+        return _show(arguments, solution, directions, how)
+    targets = _targets(arguments, solution, [caption(direction) for direction in directions])
+    wanted = [(direction, strength) for direction in directions for strength in arguments.strength]
+    for (direction, strength), files in zip(wanted, targets):
+        edited = torch.nan_to_num(edit(solution, direction, strength, **how))
         for index, file in enumerate(files):
             image = edited[index : index + 1]
             images.save(file, image if arguments.paste_back is None else pasted(arguments.paste_back, image, solution))
@@ -55,16 +72,49 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _targets(arguments: argparse.Namespace, solution: Solution) -> list[list[Path]]:
-    """Files of the edited pictures, a list per strength; their folder is made and checked."""
+def _show(arguments: argparse.Namespace, solution: Solution, directions: list[Any], how: dict[str, Any]) -> int:
+    """Write a strip, an animation, or both."""
+    if arguments.paste_back is not None or arguments.out is not None:
+        raise InputError("--strip and --animation name their own files; leave --out and --paste-back away.")
+    if arguments.strip is not None:
+        ensure_folder(arguments.strip.parent)
+        print(images.save(arguments.strip, draw_strip(solution, directions, arguments.strength, **how)))
+    if arguments.animation is not None:
+        ensure_folder(arguments.animation.parent)
+        frames = draw_frames(solution, directions, arguments.strength, arguments.frames, **how)
+        print(images.save_animation(arguments.animation, frames))
+    return 0
+
+
+def _directions(arguments: argparse.Namespace) -> list[Any]:
+    """What to apply one by one."""
+    if not arguments.together:
+        return arguments.direction
+    pairs = [(word, 1.0) if "=" not in word or Path(word).exists() else _share(word) for word in arguments.direction]
+    if len(dict(pairs)) < len(pairs):
+        raise InputError("--together names a direction twice; give it one share.")
+    return [dict(pairs)]
+
+
+def _share(word: str) -> tuple[str, float]:
+    try:
+        return parse_number(word)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--direction {word} is no NAME=SHARE, such as car_x=-0.5.") from error
+
+
+def _targets(arguments: argparse.Namespace, solution: Solution, names: list[str]) -> list[list[Path]]:
+    """Files of the edited pictures, a list per direction and strength; their folder is made and checked."""
     out = arguments.solution.parent if arguments.out is None else arguments.out
+    count = len(names) * len(arguments.strength) * len(solution)
     if out.suffix.lower() in PICTURES:
-        if len(arguments.strength) * len(solution) > 1:
-            count = len(arguments.strength) * len(solution)
+        if count > 1:
             raise InputError(f"--out {out} is one file, but there are {count} pictures; name a folder.")
         ensure_folder(out.parent)
         return [[out]]
     folder, stem = ensure_folder(out), arguments.solution.stem
     stems = [stem] if len(solution) == 1 else [f"{stem}-{index}" for index in range(len(solution))]
-    captions = ["".join(edit_caption(arguments.direction, strength)) for strength in arguments.strength]
-    return [[folder / f"{stem}-{caption}.png" for stem in stems] for caption in captions]
+    captions = [f"{name}{strength:+g}" for name in names for strength in arguments.strength]
+    # "sefa/3" is no folder.
+    plain = [re.sub(r"[^\w.+@=-]", "-", caption) for caption in captions]
+    return [[folder / f"{stem}-{caption}.png" for stem in stems] for caption in plain]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .._files import atomic_write
 from ..editing.directions import BUNDLED
+from ..editing.regression import Fit, regress
 from ..generators import AbstractGenerator
 from ..metrics.editing import change
 from ..metrics.vision import VisionNet, load_vision
@@ -34,7 +35,7 @@ AMOUNT = 0.25
 """Part of a continuous factor's range that strength 1 moves it by."""
 MEAN_SLOPE = 0.282
 """Mean change of a uniform factor per unit of its normal coordinate, 1 / (2 sqrt(pi))."""
-SAMPLES, RIDGE = 8000, 1e-3
+SAMPLES = 8000
 KEPT, KEPT_BINARY = 0.85, 0.97
 """Part of its effect that a direction keeps when it is left out of late slots. Directions of continuous factors are
 lengthened afterwards, those of binary ones are not."""
@@ -49,14 +50,6 @@ DESCRIPTION = (
 )
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Directions `[F, D]` in the order of ``FACTORS`` and the R^2 `[F]` of the predictions they rest on."""
-
-    directions: Tensor
-    quality: Tensor
-
-
 def coordinates(factors: Tensor) -> Tensor:
     """Factors `[B, F]` on the scale on which w is nearly linear in them: normal, or -1 and 1 for binary ones."""
     split = len(CONTINUOUS_FACTORS)
@@ -66,25 +59,13 @@ def coordinates(factors: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fit_directions(generator: AbstractGenerator, samples: int = SAMPLES, seed: int = 4_000) -> Fit:
-    """Regress the coordinates on w and turn their gradients into directions; the length is right for the predictions.
-
-    With the covariance C of w and the gradients G (columns), the directions are the columns of C G (G' C G)^-1: each
-    moves its own prediction by 1, no other one, and is the shortest such change in units of the spread of w.
-    """
+    """Directions in the order of ``FACTORS`` by regression of coordinates; the length is right for the predictions."""
     z = generator.sample_z(samples, seed)
     w = torch.cat([generator.mapping(part)[:, 0] for part in z.split(1000)]).double().cpu()
     y = coordinates(factors_from_z(z.cpu()))
-    w, y = w - w.mean(dim=0), y - y.mean(dim=0)
-    train = slice(0, 3 * samples // 4)
-    covariance, shared = w[train].t() @ w[train] / len(w[train]), w[train].t() @ y[train] / len(w[train])
-    ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
-    gradients = torch.linalg.solve(covariance + ridge, shared)
-    error = (w @ gradients - y)[train.stop :].square().mean(dim=0)
-    quality = 1 - error / y[train.stop :].square().mean(dim=0)
-    moved = covariance @ gradients
-    directions = torch.linalg.solve(gradients.t() @ moved, moved.t())
+    fit = regress(w, y)
     steps = [2.0 if name in BINARY_FACTORS else AMOUNT / MEAN_SLOPE for name in FACTORS]
-    return Fit((directions * torch.tensor(steps, dtype=torch.float64)[:, None]).float(), quality)
+    return Fit((fit.directions * torch.tensor(steps, dtype=torch.float64)[:, None]).float(), fit.quality)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,11 @@ from torch import Tensor
 from .._errors import InputError
 from ..metrics import latent_editing_consistency
 from ..solution import Solution
-from ..spaces import AbstractStyleSpace
-from ..spaces.priors import prior_distance
-from .apply import edit_solution, solution_spaces
-from .directions import resolve_direction
+from ..spaces.priors import style_distance
+from .apply import solution_styles
+from .channels import pulled_back
+from .edits import edit_solution
+from .references import find_direction
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class EditingConsistency:
     """What a round of :func:`editing_consistency` gave.
 
     Attributes:
-        latent: Distance between the codes before and after the round `[B]`: the LEC of the e4e paper, in W+.
+        latent: Distance between the styles before and after the round `[B]`: the LEC of the e4e paper.
         relative: The same in lengths of the edit `[B]`, which compares between generators: 0 if the code came back, 1
             if it is as far off as the edit is long.
         edited: The edited pictures that were inverted `[B, 3, H, W]` in [-1, 1].
         returned: The pictures after the opposite edit, to be compared with those of the solution by any metric: what
-            spaces beside W+ hold shows here, and not in the codes.
+            spaces beside the style space hold shows here, and not in the styles.
     """
 
     latent: Tensor
@@ -45,7 +46,8 @@ def editing_consistency(
 
     Args:
         solution: Of B images, with its generator.
-        direction: As for :meth:`saminv.Solution.edit`.
+        direction: As for :meth:`saminv.Solution.edit`; edits of channels count by the change of the styles that comes
+            nearest to them.
         strength: Multiple of the direction.
         invert: The method under test: pictures `[B, 3, H, W]` in [-1, 1] to a solution of the same generator, such as
             ``functools.partial(saminv.invert, spaces=["W+"], generator=...)``.
@@ -58,26 +60,29 @@ def editing_consistency(
     """
     if solution.generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
-    change = strength * resolve_direction(direction, solution.generator)
-    length = change.flatten(1).norm(dim=1)
+    generator, styles = solution.generator, solution_styles(solution)
+    found = find_direction(direction, generator, solution.provenance.get("label"))
+    there, back = (torch.full((len(solution),), sign * strength, dtype=torch.float64) for sign in (1, -1))
+    length = pulled_back(generator, found.change(styles, there)).flatten(1).norm(dim=1)
     if not bool((length > 0).all()):
         raise InputError(f"An edit of strength {strength} changes nothing; there is no way back to measure.")
-    edited = edit_solution(solution, direction, strength).clamp(-1, 1)
+    edited = edit_solution(solution, found, strength).clamp(-1, 1)
     with torch.enable_grad():
         again = invert(edited)
-    styles = _styles(solution)
-    if not isinstance(again, Solution) or again.generator is None or _styles(again).shape != styles.shape:
+    reached = solution_styles(again) if isinstance(again, Solution) and again.generator is not None else None
+    if reached is None or reached.shape != styles.shape:
         raise InputError(
             f"invert must return a solution of the same {len(styles)} pictures and generator, not {again!r:.200}."
         )
-    latent = latent_editing_consistency(styles, _styles(again) - change)
-    returned = edit_solution(again, direction, -strength).clamp(-1, 1)
+    undone = reached + pulled_back(generator, found.change(reached, back))
+    latent = latent_editing_consistency(styles, undone)
+    returned = edit_solution(again, found, -strength).clamp(-1, 1)
     return EditingConsistency(latent, latent / length, edited, returned)
 
 
 @torch.no_grad()
 def latent_distance(solution: Solution) -> Tensor:
-    """How unlikely a solution's styles are under the prior, see :func:`saminv.spaces.priors.prior_distance`.
+    """How unlikely a solution's styles are under the prior, see :func:`saminv.spaces.priors.style_distance`.
 
     Args:
         solution: Of B images, with its generator.
@@ -90,10 +95,4 @@ def latent_distance(solution: Solution) -> Tensor:
     """
     if solution.generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
-    return prior_distance(_styles(solution), solution.generator.statistics(solution.provenance.get("label")))
-
-
-def _styles(solution: Solution) -> Tensor:
-    """Styles `[B, L, D]` of a solution."""
-    base = next(space for space in solution_spaces(solution) if isinstance(space, AbstractStyleSpace))
-    return base.styles(solution.generator, solution.latents[base.name])
+    return style_distance(solution.generator, solution_styles(solution), solution.provenance.get("label"))

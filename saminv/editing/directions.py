@@ -1,10 +1,7 @@
-"""Directions in the styles, or a part of them: by name, from a file, as a tensor, or between two classes."""
+"""Directions as changes of the styles or of parts of them: bundled, between classes, in arrays and their files."""
 
 from __future__ import annotations
 
-import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,8 @@ from .._errors import CheckpointError, InputError
 from ..generators import AbstractGenerator
 from ..sites import STYLE_KINDS, Add
 from ..weights import load_bundled
+from .published import tensor_of
+from .sets import kept_names, kept_set
 
 BUNDLED = "demo-directions"
 
@@ -30,8 +29,15 @@ def _bundled(generator: AbstractGenerator) -> dict[str, Tensor]:
 
 
 def direction_names(generator: AbstractGenerator) -> list[str]:
-    """Names of the directions known for a generator."""
-    return sorted(_bundled(generator))
+    """Names of the directions known for a generator: those that come with it, then those that were found."""
+    kept = [reference for name in kept_names(generator) for reference in kept_set(generator, name).references]
+    return sorted(_bundled(generator)) + kept
+
+
+def bundled_direction(name: str, generator: AbstractGenerator) -> Tensor | None:
+    """A direction that comes with a generator `[L, D]`, None if there is none of that name."""
+    known = _bundled(generator)
+    return array_direction(known[name], generator) if name in known else None
 
 
 def class_direction(generator: AbstractGenerator, start: Tensor | int, end: Tensor | int) -> Tensor:
@@ -50,42 +56,51 @@ def class_direction(generator: AbstractGenerator, start: Tensor | int, end: Tens
     return (after - before).to(generator.dtype)
 
 
-def resolve_direction(direction: Any, generator: AbstractGenerator, label: Any = None) -> Tensor:
-    """Turn a name, file, tensor or parts into a change of the styles `[1, L, D]` for strength 1.
+def array_direction(direction: Any, generator: AbstractGenerator) -> Tensor:
+    """The change of the styles `[L, D]` that an array, or arrays by parts of the styles, stand for.
 
     Args:
-        direction: A bundled name; "class:K" for the change to class K; a .npy or .npz file with one array or a
-            .safetensors file with one or with parts; an array `[D]`, `[L, D]`, `[1, D]` or `[1, L, D]`; or arrays of
-            parts of the styles by their sites, such as ``{"z": [Z]}`` or ``{"class": [L, E]}``.
-        generator: Gives L and D.
-        label: From which "class:K" starts.
+        direction: An array `[D]`, `[L, D]`, `[1, D]` or `[1, L, D]`; or such arrays of parts of the styles by their
+            sites.
+        generator: Gives L, D and the parts.
 
     Raises:
-        InputError: For an unknown name, or an array that does not fit or is not finite.
-        CheckpointError: For a file that cannot be read.
+        InputError: If an array does not fit or is not finite, or the styles have no such part.
     """
-    if isinstance(direction, (str, Path)):
-        direction = _named(str(direction), generator, label)
-    if isinstance(direction, Mapping):
-        return _composed(direction, generator)
-    return _fit(_array(direction), generator).to(generator.device, generator.dtype)
+    found = _composed(direction, generator) if isinstance(direction, Mapping) else _fit(_array(direction), generator)
+    return found.to(generator.device, generator.dtype)
+
+
+def array_file(path: Path, generator: AbstractGenerator, key: str | None = None) -> Tensor:
+    """The direction `[L, D]` in a .safetensors file with one array, or with parts of the styles by their sites.
+
+    Args:
+        path: Of the file.
+        generator: Gives L, D and the parts.
+        key: The array to take where there are several.
+
+    Raises:
+        InputError: If there is no such file or key, or the array does not fit.
+        CheckpointError: If the file cannot be read or holds several arrays that are no parts.
+    """
+    if not path.is_file():
+        raise InputError(f"The direction file {path} does not exist.")
+    try:
+        arrays = load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
+    if key is not None and key not in arrays:
+        raise InputError(f"{path} has no array {key!r}; it has: {', '.join(arrays)}.")
+    chosen = arrays if key is None else {key: arrays[key]}
+    if chosen and set(chosen) <= set(_style_parts(generator)):
+        return array_direction(chosen, generator)
+    if len(chosen) != 1:
+        raise CheckpointError(f"{path} holds {len(chosen)} arrays; a direction file holds one.")
+    return array_direction(next(iter(chosen.values())), generator)
 
 
 def _array(direction: Any) -> Tensor:
-    return direction if isinstance(direction, Tensor) else _tensor(np.asarray(direction))
-
-
-def _named(name: str, generator: AbstractGenerator, label: Any) -> Tensor | Mapping[str, Tensor]:
-    known = _bundled(generator)
-    if name in known:
-        return known[name]
-    if Path(name).suffix in (".npy", ".npz", ".safetensors"):
-        return _from_file(Path(name), generator)
-    if match := re.fullmatch(r"class:(\d+)", name):
-        return class_direction(generator, label, int(match[1]))
-    names = ", ".join(sorted(known)) or "none for this generator"
-    classes = ", class:K for class K" if generator.label_dim else ""
-    raise InputError(f"Unknown direction {name!r}. Known: {names}{classes}; or give a .npy, .npz or .safetensors file.")
+    return direction if isinstance(direction, Tensor) else tensor_of(np.asarray(direction))
 
 
 def _style_parts(generator: AbstractGenerator) -> dict[str, tuple[int, ...]]:
@@ -95,44 +110,21 @@ def _style_parts(generator: AbstractGenerator) -> dict[str, tuple[int, ...]]:
 
 @torch.no_grad()
 def _composed(parts: Mapping[str, Any], generator: AbstractGenerator) -> Tensor:
-    """Styles `[1, L, D]` that are zero but for some parts."""
+    """Styles `[L, D]` that are zero but for some parts."""
     sites = _style_parts(generator)
     unknown = [str(name) for name in parts if name not in sites]
     if not parts:
         raise InputError(f"A direction must be an array, or arrays by parts of the styles: {', '.join(sites)}.")
     if unknown:
-        raise InputError(f"Styles of this generator have no part {', '.join(unknown)}; they have: {', '.join(sites)}.")
+        raise InputError(
+            f"Styles of this generator have no part {', '.join(unknown)}; they have: {', '.join(sites)}. Several edits "
+            "at once are a table from name to share, a number, or pairs of a direction and a share."
+        )
     nothing = torch.zeros(1, generator.num_styles, generator.style_dim, dtype=generator.dtype, device=generator.device)
-    changes = [Add(name, _shaped(_array(x), sites[name], name).to(nothing)) for name, x in parts.items()]
+    changes = [Add(name, _shaped(_array(x), sites[name], name)[None].to(nothing)) for name, x in parts.items()]
     found = generator.synthesis(nothing, changes, until="styles")
     assert isinstance(found, dict)
-    return found["styles"]
-
-
-def _from_file(path: Path, generator: AbstractGenerator) -> Tensor | Mapping[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"The direction file {path} does not exist.")
-    try:
-        if path.suffix == ".safetensors":
-            named = load_file(path)
-            if named and set(named) <= set(_style_parts(generator)):
-                return named
-            arrays = list(named.values())
-        else:
-            loaded = np.load(path, allow_pickle=False)
-            arrays = [_tensor(loaded)] if isinstance(loaded, np.ndarray) else [_tensor(loaded[k]) for k in loaded.files]
-    except (OSError, EOFError, ValueError, SafetensorError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
-    if len(arrays) != 1:
-        raise CheckpointError(f"{path} holds {len(arrays)} arrays; a direction file holds one.")
-    return arrays[0]
-
-
-def _tensor(array: np.ndarray) -> Tensor:
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"A direction must be an array of numbers, not of {array.dtype}.")
-    # Files may come in the byte order of another machine, which torch does not take.
-    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C"))
+    return found["styles"][0]
 
 
 def _fit(direction: Tensor, generator: AbstractGenerator) -> Tensor:
@@ -147,7 +139,7 @@ def _fit(direction: Tensor, generator: AbstractGenerator) -> Tensor:
 
 
 def _shaped(direction: Tensor, shape: tuple[int, ...], part: str, more: str = "") -> Tensor:
-    """A direction, or a part of one, as `[1, L, D]`."""
+    """A direction, or a part of one, as `[L, D]`."""
     slots, width = shape
     if not direction.is_floating_point() or not bool(torch.isfinite(direction).all()):
         raise InputError("A direction must be an array of finite floating-point numbers.")
@@ -157,4 +149,4 @@ def _shaped(direction: Tensor, shape: tuple[int, ...], part: str, more: str = ""
     if squeezed.shape != (slots, width):
         what = f"The direction's part {part!r}" if part else "The direction"
         raise InputError(f"{what} is {list(direction.shape)}; allowed is [{width}] or [{slots}, {width}]{more}.")
-    return squeezed[None]
+    return squeezed

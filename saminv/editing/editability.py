@@ -11,9 +11,11 @@ from torch import Tensor
 from .._errors import InputError
 from ..generators import AbstractGenerator
 from ..solution import Solution
-from ..spaces._base import latent_styles
-from .apply import edit_solution, solution_spaces
-from .directions import resolve_direction
+from .apply import solution_styles
+from .change import Change
+from .channels import shifted
+from .edits import edit_solution
+from .references import find_direction
 
 COMPONENTS = 5
 
@@ -43,17 +45,17 @@ def editability(solution: Solution, directions: Sequence[Any] | None = None, str
     chosen = principal_directions(generator, solution.provenance.get("label")) if directions is None else directions
     if not len(chosen):
         raise InputError("There is no direction to edit along; name at least one.")
-    styles = latent_styles(generator, solution_spaces(solution), solution.latents)
-    noise = solution.provenance.get("noise", "const")
-    plain = _picture(generator, styles, noise)
+    styles, noise = solution_styles(solution), solution.provenance.get("noise", "const")
+    amount = torch.full((len(solution),), float(strength), dtype=torch.float64)
+    plain = _picture(generator, styles, Change(torch.zeros_like(styles)), noise)
     parts = []
     for direction in chosen:
-        change = strength * resolve_direction(direction, generator, solution.provenance.get("label"))
-        wanted = _picture(generator, styles + change, noise) - plain
-        got = edit_solution(solution, direction, strength).clamp(-1, 1) - solution.image.clamp(-1, 1)
+        found = find_direction(direction, generator, solution.provenance.get("label"))
+        wanted = _picture(generator, styles, found.change(styles, amount), noise) - plain
+        got = edit_solution(solution, found, strength).clamp(-1, 1) - solution.image.clamp(-1, 1)
         parts.append((got * wanted).sum(dim=(1, 2, 3)) / wanted.square().sum(dim=(1, 2, 3)))
-    found = torch.stack(parts)
-    return found.where(found.isfinite(), torch.nan).nanmean(dim=0)
+    shares = torch.stack(parts)
+    return shares.where(shares.isfinite(), torch.nan).nanmean(dim=0)
 
 
 @torch.no_grad()
@@ -67,7 +69,8 @@ def principal_directions(generator: AbstractGenerator, label: Any = None, count:
     return list((found * signs).float())
 
 
-def _picture(generator: AbstractGenerator, styles: Tensor, noise: str) -> Tensor:
-    image = generator.synthesis(styles, noise=noise)
+def _picture(generator: AbstractGenerator, styles: Tensor, change: Change, noise: str) -> Tensor:
+    with shifted(generator, change.channels):
+        image = generator.synthesis(styles + change.styles, noise=noise)
     assert isinstance(image, Tensor)
     return image.clamp(-1, 1)

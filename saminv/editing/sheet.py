@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,9 @@ from ._draw import (
     write_labels,
 )
 from ._summary import percent
-from .apply import edit_solution
 from .directions import direction_names
+from .edits import edit_solution
+from .references import caption
 
 SHOWN = ("car_hue", "car_size", "car_x", "sky_hue")
 """Directions of the demo's generator that are shown where no edits are named."""
@@ -91,8 +91,7 @@ def default_edits(solution: Solution) -> list[Edit]:
 
 def edit_caption(direction: Any, strength: float) -> tuple[str, str]:
     """Name and strength of an edit, as they are written on sheets and in file names."""
-    name = Path(direction).stem if isinstance(direction, (str, Path)) else "direction"
-    return name, f"{strength:+g}"
+    return caption(direction), f"{strength:+g}"
 
 
 def _checked(edits: Sequence[Edit]) -> list[Edit]:

@@ -7,10 +7,12 @@ Reference:
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ..generators._base import GAUSSIANISE_SLOPE, LatentStatistics
+from ..generators._base import GAUSSIANISE_SLOPE, AbstractGenerator, LatentStatistics
 from ..ops.deviation import deviation as slot_deviation
 from ..ops.gaussian_prior import gaussian_prior as mahalanobis
 from ..ops.scaled_square import scaled_square
@@ -57,6 +59,33 @@ def prior_distance(styles: Tensor, statistics: LatentStatistics, formulation: Fo
 def standard_prior(z: Tensor) -> Tensor:
     """The same distance where latents `[B, L, Z]` are standard normal as they are: sum of squares `[B]`."""
     return z.square().sum(dim=(1, 2))
+
+
+@torch.no_grad()
+def style_distance(generator: AbstractGenerator, styles: Tensor, label: Any = None) -> Tensor:
+    """How unlikely styles of any generator are, root mean square over slots.
+
+    It is :func:`prior_distance`. Where blocks read noise, it is the distance of noise and class embedding from their
+    means, in standard deviations: those of a normal distribution, and those of the embeddings over all classes.
+
+    Args:
+        generator: Gives the moments.
+        styles: `[B, L, D]`.
+        label: Class by whose w styles are judged; class embeddings are judged by all classes.
+
+    Returns:
+        `[B]`, float64, at least 0.
+    """
+    if "z" not in generator.sites:
+        return prior_distance(styles, generator.statistics(label))
+    every = torch.full((generator.label_dim,), 1 / generator.label_dim) if generator.label_dim else None
+    offset = styles - generator.mean_styles(every).to(styles)
+    parts = generator.synthesis(offset, until=[name for name in ("z", "class") if name in generator.sites])
+    assert isinstance(parts, dict)
+    total = standard_prior(parts["z"].double())
+    if "class" in parts:
+        total = total + standard_prior(parts["class"].double() / generator.class_deviation().to(total))
+    return (total / styles.shape[1]).sqrt()
 
 
 def deviation(styles: Tensor, formulation: Formulation = "paper") -> Tensor:

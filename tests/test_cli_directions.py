@@ -1,0 +1,136 @@
+"""``saminv directions`` and what ``saminv edit`` does with several of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import toy_stylegan2
+
+from saminv import cli, images
+from saminv.editing import DirectionSet
+from saminv.editing.strips import sample_solution
+from saminv.generators import save_generator
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_generator(toy_stylegan2(), tmp_path_factory.mktemp("generator") / "toy.safetensors")
+
+
+@pytest.fixture(scope="module")
+def solution(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sample_solution(toy_stylegan2(), 1).save(tmp_path_factory.mktemp("solution") / "car.safetensors")
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def test_find_list_and_show(generator, tmp_path, capsys) -> None:
+    own = ["--generator", generator]
+    assert run("directions", "list", *own) == 0
+    assert capsys.readouterr().out.startswith("none; saminv directions find sefa")
+    assert run("directions", "find", "sefa", *own, "--count", 3, "--layers", "0-1") == 0
+    out = capsys.readouterr().out
+    assert "sefa/2" in out and "eigenvalue" in out and Path(out.split()[-1]).is_file()
+    assert run("directions", "find", "ganspace", *own, "--count", 2, "--site", "F2", "--samples", 40) == 0
+    capsys.readouterr()
+    assert run("directions", "list", *own) == 0
+    out = capsys.readouterr().out
+    assert "sefa (sefa, style slots 0-1)" in out and "ganspace-F2 (ganspace, style slots 0-7)" in out
+    assert run("directions", "list", *own, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bundled"] == [] and [found["method"] for found in report["sets"]] == ["ganspace", "sefa"]
+    assert report["sets"][0]["settings"] == {"site": "F2", "samples": 40, "seed": 0}
+    picture = tmp_path / "new" / "strip.png"
+    assert run("directions", "show", *own, "sefa/0", "sefa/1@1", "--strength", -2, 2, "--out", picture) == 0
+    assert images.load(picture).size[1] < images.load(picture).size[0]
+    assert run("info", *own, "--json") == 0
+    assert "sefa/0" in capsys.readouterr().out
+
+
+def test_directions_by_scores(generator, tmp_path, capsys) -> None:
+    own = ["--generator", generator]
+    samples = tmp_path / "samples"
+    assert run("directions", "find", "regression", *own, "--samples", 60, "--write-samples", samples) == 0
+    pictures = sorted(samples.iterdir())
+    assert len(pictures) == 60 and "row k of --scores belongs to picture k" in capsys.readouterr().out
+    bright = [float(images.load(path).tensor.mean()) for path in pictures]
+    (tmp_path / "scores.csv").write_text("bright\n" + "\n".join(map(str, bright)))
+    np.save(tmp_path / "scores.npy", np.array(bright))
+    np.savez(tmp_path / "scores.npz", bright=np.array(bright))
+    words = ["directions", "find", "regression", *own]
+    rows = []
+    for suffix, name in ((".csv", "bright"), (".npy", "0"), (".npz", "bright")):
+        out = tmp_path / f"set{suffix}.safetensors"
+        assert run(*words, "--scores", tmp_path / f"scores{suffix}", "--out", out) == 0
+        rows.append(DirectionSet.load(out)[name].styles)
+        assert f"regression/{name}" in capsys.readouterr().out
+    assert np.allclose(rows[0], rows[1], atol=1e-6) and np.allclose(rows[0], rows[2], atol=1e-6)
+    (tmp_path / "bad.csv").write_text("bright\nyes\n")
+    for more, said in (
+        ([], "needs either --scores FILE or --factors"),
+        (["--scores", tmp_path / "bad.csv"], "holds no scores"),
+        (["--scores", tmp_path / "gone.npy"], "holds no scores"),
+        (["--factors", "beauty"], "the demo's factors are car_x"),
+    ):
+        assert run(*words, *more) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_boundaries_by_the_command(generator, tmp_path, capsys) -> None:
+    pytest.importorskip("sklearn")
+    table = np.random.default_rng(0).normal(size=(80, 2))
+    np.savez(tmp_path / "scores.npz", a=table[:, 0], b=table[:, 1])
+    words = ["directions", "find", "interfacegan", "--generator", generator, "--scores", tmp_path / "scores.npz"]
+    assert run(*words, "--condition", "a=b", "--name", "mine") == 0
+    assert "mine/a" in capsys.readouterr().out
+    assert run(*words, "--condition", "a") == 2
+    assert "is no A=B,C" in capsys.readouterr().err
+
+
+def test_text_needs_texts(generator, capsys) -> None:
+    assert run("directions", "find", "text", "--generator", generator) == 2
+    assert '--text "a red car" "a car"' in capsys.readouterr().err
+
+
+def test_nothing_to_show(generator, capsys) -> None:
+    assert run("directions", "show", "--generator", generator) == 2
+    assert "No direction is known" in capsys.readouterr().err
+
+
+def test_several_directions_one_by_one_and_together(generator, solution, tmp_path, capsys) -> None:
+    own = ["--generator", generator]
+    assert run("directions", "find", "sefa", *own, "--count", 2) == 0
+    capsys.readouterr()
+    words = ["edit", solution, *own, "--out", tmp_path, "--strength", -1, 1]
+    assert run(*words, "--direction", "sefa/0", "sefa/1") == 0
+    names = [f"car-sefa-{k}{s}.png" for k in (0, 1) for s in ("-1", "+1")]
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
+    assert run(*words, "--together", "--direction", "sefa/0", "sefa/1=-0.5", "--safe") == 0
+    names = [f"car-sefa-0+sefa-1{s}.png" for s in ("-1", "+1")]
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
+    assert run(*words, "--together", "--direction", "sefa/0", "sefa/0=2") == 2
+    assert "twice" in capsys.readouterr().err
+    assert run(*words, "--together", "--direction", "sefa/0=much") == 2
+    assert "no NAME=SHARE" in capsys.readouterr().err
+
+
+def test_strips_and_animations(generator, solution, tmp_path, capsys) -> None:
+    own = ["--generator", generator]
+    assert run("directions", "find", "sefa", *own, "--count", 2) == 0
+    capsys.readouterr()
+    words = ["edit", solution, *own, "--direction", "sefa/0", "sefa/1", "--strength", -1, 1]
+    files = [tmp_path / "a" / "strip.png", tmp_path / "b" / "move.gif"]
+    assert run(*words, "--strip", files[0], "--animation", files[1], "--frames", 3) == 0
+    assert capsys.readouterr().out.split() == [str(file) for file in files]
+    with Image.open(files[1]) as found:
+        assert found.n_frames == 12
+    assert run(*words, "--strip", files[0], "--out", tmp_path) == 2
+    assert "name their own files" in capsys.readouterr().err
+    assert run(*words, "--within", "car", "--strip", files[0]) == 2
+    assert "has no segments" in capsys.readouterr().err
