@@ -366,8 +366,14 @@ def test_rosinality_stylegan1(tmp_path):
         found = read_checkpoint(path)
         assert (found.family, found.names) == ("stylegan1", "rosinality")
     assert found.part == "g_running"
+    # A network for 64 pixels has blocks up to 1024 too, which were never trained.
+    few = {n: x * (0 if ".noise" in n and int(n.split(".")[2]) > 4 else 1) for n, x in state.items()}
+    grown = write(tmp_path / "64px.model", saved(few))
+    found = read_checkpoint(grown)
+    assert found.settings["step"] == 4 and "above 64 pixels" in found.notes[0]
     family_module("stylegan1")
     assert saminv.load_generator(path).z_dim == data["in/z"].shape[1]
+    assert saminv.load_generator(grown).image_size == (64, 64)
 
 
 @pytest.mark.parametrize("protocol", [3, 4])

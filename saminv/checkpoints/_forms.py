@@ -292,13 +292,29 @@ def _state(contents: Contents, table: Table, root: Any, *, part: str = "", parts
     settings = stated_settings(root)
     arrays = gather(table, contents.budget)
     notes: tuple[str, ...] = ()
-    if names == "rosinality":
+    if (family, names) == ("stylegan1", "rosinality"):
+        settings["step"], last = _trained_step(arrays)
+        if settings["step"] < last:
+            side = 4 << settings["step"]
+            notes = (f"Its blocks above {side} pixels have no noise, as before any training, and are left out.",)
+    elif names == "rosinality":
         average = root.get("latent_avg") if isinstance(root, dict) else None
         if isinstance(average, StoredArray):
             arrays |= gather({"latent_avg": average}, contents.budget)
         else:
             notes = (NO_MEAN,)
     return Checkpoint("generator", family, _FORM_NAMES[names], names, arrays, settings, part, parts, notes)
+
+
+def _trained_step(arrays: Mapping[str, Tensor]) -> tuple[int, int]:
+    """The last block that was trained, and the last one: these files have blocks up to 1024 pixels in any case.
+
+    The strengths of noise are zero until a block is trained.
+    """
+    pattern = re.compile(r"generator\.progression\.(\d{1,2})\.noise1\.weight_orig")
+    found = {int(match[1]): bool(x.any()) for name, x in arrays.items() if (match := pattern.fullmatch(name))}
+    last = max(found, default=1)
+    return max((step for step, trained in found.items() if trained and step > 0), default=last), last
 
 
 def stated_settings(root: Any) -> dict[str, Any]:

@@ -77,9 +77,13 @@ def nvlabs_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | No
             "w_dim": last[0],
             "img_channels": shape[f"synthesis.b{blocks[-1]}.torgb.weight"][0],
         }
-        table = tuple(shape[f"synthesis.b{block}.conv1.weight"][0] for block in blocks)
+        kernels = {name: shape[name] for name in (f"synthesis.b{block}.conv1.weight" for block in blocks)}
+        table = tuple(kernel[0] for kernel in kernels.values())
     except (KeyError, IndexError, ValueError) as error:
         raise CheckpointError(f"it is no whole StyleGAN2: {error} is missing or has no sense") from error
+    for name, kernel in kernels.items():
+        if len(kernel) != 4:
+            raise CheckpointError(f"its {name} is {list(kernel)}, which is no kernel")
     for name, found in (*sizes.items(), ("num_layers", depth)):
         stated = (mapping if name == "num_layers" else settings).get(name, found)
         if stated != found:
