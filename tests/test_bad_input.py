@@ -114,7 +114,7 @@ BAD_SETTINGS = {
     "one space twice": ({"spaces": ["W+", "F4", "F4"]}, "F4 twice"),
     "numbers for spaces": ({"spaces": [4, 6]}, "named by a string"),
     "block without place": ({"tap_point": "block", "spaces": ["F6"]}, "F6 has no place.*F0, F2, F4"),
-    "unknown generator": ({"generator": "nobody"}, "Unknown generator 'nobody'. Known: demo"),
+    "unknown generator": ({"generator": "nobody"}, "Unknown generator 'nobody'. Known: .*demo"),
     "nearly a generator": ({"generator": "demmo"}, "Did you mean 'demo'"),
     "generator of another type": ({"generator": 3}, "Unknown generator '3'"),
     "unknown metric": ({"metric": "lpips"}, "Unknown metric 'lpips'. Known: .*lpips-vgg.*Did you mean"),

@@ -195,7 +195,7 @@ def test_bad_pictures_are_named_before_any_work(what, photo, quick, tmp_path, ca
         ("--metric nothing", "nothing"),
         ("--encoder nothing", "nothing"),
         ("--encoder gone.safetensors", "gone.safetensors"),
-        ("--generator nothing", "Known: demo"),
+        ("--generator nothing", "Unknown generator 'nothing'. Known: biggan-deep-128"),
         ("--generator gone.safetensors", "gone.safetensors"),
         ("--label one", "--label"),
         ("--rate 0", "rate"),

@@ -513,6 +513,7 @@ def test_clamping_is_the_published_choice_and_has_no_gradient_outside():
 
 def test_the_total_is_the_weighted_sum_of_the_parts(generator):
     weights = {"l2": 2.0, "perceptual": 0.5, "prior": 1e-3, "deviation": 0.1, "feature": 1e-3, "noise": 0.7}
+    weights["correlation"] = 0.2
     problem = toy_problem(generator, ["W+", "F4", "N"], batch=2, objective=Objective(MSE(), weights))
     total, parts = problem.loss(perturbed(problem))
     assert set(parts) == set(weights)

@@ -102,8 +102,9 @@ def test_it_starts_on_the_base_image(family, name):
         styles = family.mapping(family.sample_z(1000, seed=0)[[7, 500]])
     problem = toy_problem(family, [name], batch=2, styles=styles)
     image = problem.render(problem.start())
-    if name == "Z":
-        assert_close(image, family.synthesis(styles), 1e-6)
+    if name in ("Z", "G"):
+        # Pictures with weights of their own are rendered one by one.
+        assert_close(image, family.synthesis(styles), 1e-6 if name == "Z" else 1e-5)
     else:
         assert torch.equal(image, family.synthesis(styles))
 

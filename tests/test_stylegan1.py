@@ -246,7 +246,9 @@ def test_every_site_is_seen_and_changes_the_picture(toy):
     styles = toy.mapping(toy.sample_z(2, seed=3))
     base = toy.synthesis(styles)
     for name, site in toy.sites.items():
-        if site.kind == "padding" and name != "P0":
+        if site.kind == "weight":
+            tap = Add(name, 0.1 * torch.ones(2, *site.shape))
+        elif site.kind == "padding" and name != "P0":
             tap = Pad(name, torch.ones(2, *site.shape))
         else:
             found = toy.synthesis(styles, until=name)[name]

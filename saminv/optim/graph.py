@@ -94,7 +94,7 @@ class StepGraph:
         """Let a problem compute what it keeps, so that a recorded step finds it."""
         if problem is not self._settled:
             problem.taps(problem.start())
-            _ = problem.idle, problem._resting
+            _ = problem.idle, problem._resting, problem._anchors
             self._settled = problem
 
     def _is_warm(self, kind: Hashable, key: Hashable) -> bool:
