@@ -16,7 +16,7 @@ import torch
 from common import Options, Record, Scene, figure, parse, report, run
 from common import table as markdown
 
-from saminv._recipe import make_recipe
+from saminv._arguments import make_recipe
 from saminv.images import load_many
 from saminv.optim import LBFGS, AbstractSolver, Adam, BestSoFar, CoarseToFine, Relay, Schedule
 

@@ -18,7 +18,8 @@ from common import table as markdown
 from measures import EDITED, EditTrial, reconstruction
 
 from saminv import Adam, BestSoFar, Objective, Problem, Regions, Solution, solve
-from saminv._recipe import DEFAULT_FEATURE_RATE, DEFAULT_RATE, DEFAULT_TAU
+from saminv._arguments import DEFAULT_FEATURE_RATE, DEFAULT_RATE
+from saminv._recipe import DEFAULT_TAU
 from saminv.demo.segmenter import DemoSegmenter
 from saminv.optim import Escalate
 from saminv.optim.objective import PAPER_WEIGHTS, PUBLISHED_WEIGHTS

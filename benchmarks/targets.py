@@ -17,7 +17,7 @@ from common import table as markdown
 
 import saminv
 from saminv import Solution
-from saminv._recipe import make_recipe
+from saminv._arguments import make_recipe
 from saminv._search import TAUS, segment_errors
 from saminv.images import load_many
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ._arguments import DEFAULT_STEPS, make_recipe
 from ._errors import InputError
 from ._open import load_generator
-from ._recipe import DEFAULT_STEPS, make_recipe
 from ._search import TAUS, Sweep, search_job, sweep_job
 from .editing import edit_solution
 from .encoders import AbstractEncoder

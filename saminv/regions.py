@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ._errors import InputError
-from .sites import Frame, Site
+from .sites import Beyond, Frame, Site
 
 Formulation = Literal["paper", "published"]
 WHOLE: Frame = (0.0, 0.0, 1.0, 1.0)
@@ -36,11 +36,11 @@ def _lanczos3(x: Tensor) -> Tensor:
 _KERNELS: dict[str, Callable[[Tensor], Tensor]] = {"paper": _triangle, "published": _lanczos3}
 
 
-def _axis_weights(n_in: int, n_out: int, start: float, stop: float, formulation: Formulation) -> Tensor:
+def _axis_weights(n_in: int, n_out: int, start: float, stop: float, formulation: Formulation, beyond: Beyond) -> Tensor:
     """Weights `[n_out, n_in]` in float64 that resample one axis of an image lying at [start, stop] of the grid.
 
-    The grid outside the image counts as zeros: its pixels take part in the normalisation and then drop out. Pixels of
-    the image outside the grid do not count.
+    The pixels of the grid outside the image take part in the normalisation. Then they drop out, as zeros, or go to the
+    nearest pixel of the image. Pixels of the image outside the grid do not count.
     """
     grid = n_in / (stop - start)
     before, after = start * grid, (1 - stop) * grid
@@ -56,41 +56,51 @@ def _axis_weights(n_in: int, n_out: int, start: float, stop: float, formulation:
     inside = torch.zeros(n_out, n_in, dtype=torch.float64)
     low, high = max(first, 0), min(last + 1, n_in)
     inside[:, low:high] = weights[:, low - first : high - first]
+    if beyond == "edge":
+        inside[:, low] += weights[:, : low - first].sum(1)
+        inside[:, high - 1] += weights[:, high - first :].sum(1)
     return inside
 
 
 def resize_mask(
-    mask: Tensor, size: tuple[int, int], frame: Frame = WHOLE, formulation: Formulation = "paper"
+    mask: Tensor,
+    size: tuple[int, int],
+    frame: Frame = WHOLE,
+    formulation: Formulation = "paper",
+    beyond: Beyond = "zero",
 ) -> Tensor:
     """Place a mask in a generator's grid and resample it to the size of a feature map.
 
     Args:
         mask: `[B, 1, H, W]`, bool or float in [0, 1], at the image's resolution.
         size: Height and width `(h, w)` of the result; it may be larger than the mask.
-        frame: Where the image lies in the grid, as fractions (left, top, right, bottom). The rest of the grid is zero.
+        frame: Where the image lies in the grid, as fractions (left, top, right, bottom).
         formulation: ``"paper"``: a triangle filter (bilinear, anti-aliased), under which masks that sum to one still
             do. ``"published"``: a Lanczos filter of three lobes, clipped to [0, max(mask)] per image, as in the
             published code.
+        beyond: What the rest of the grid is: ``"zero"``, or ``"edge"`` for the nearest pixel of the image.
 
     Returns:
         `[B, 1, h, w]` in [0, 1], of the mask's dtype (float32 for bool). All ones stay ones, zeros stay zeros, and a
         mask of the right size is returned unchanged.
 
     Raises:
-        InputError: If the mask has another shape, or size, frame or formulation are impossible.
+        InputError: If the mask has another shape, or size, frame, formulation or what lies beyond are impossible.
 
     Reference:
         Parmar, "Spatially-Adaptive Multilayer GAN Inversion and Editing", 2022, CMU-RI-TR-22-26 (arXiv:2206.08357),
         below Eq. 3.3.
     """
     _check_resize(mask, size, frame, formulation)
+    if beyond not in get_args(Beyond):
+        raise InputError(f"beyond={beyond!r} is none of {', '.join(get_args(Beyond))}.")
     dtype = mask.dtype if mask.is_floating_point() else torch.float32
     height, width = mask.shape[-2:]
     if tuple(size) == (height, width) and tuple(frame) == WHOLE:
         return mask.to(dtype)
     left, top, right, bottom = frame
-    rows = _axis_weights(height, size[0], top, bottom, formulation).to(mask.device)
-    columns = _axis_weights(width, size[1], left, right, formulation).to(mask.device)
+    rows = _axis_weights(height, size[0], top, bottom, formulation, beyond).to(mask.device)
+    columns = _axis_weights(width, size[1], left, right, formulation, beyond).to(mask.device)
     precise = mask.double()
     resized = rows @ (precise @ columns.T)
     highest = precise.amax((1, 2, 3), keepdim=True)
@@ -200,12 +210,12 @@ class Regions:
         """
         if len(site.shape) != 3:
             raise InputError(f"Site {site.name!r} has shape {site.shape}; only [C, h, w] grids take a mask.")
-        key = (space, site.shape[-2:], site.frame)
+        key = (space, site.shape[-2:], site.frame, site.beyond)
         if key not in self._cache:
             # A tensor made in inference mode could not take part in a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 full = self.full(space).to(self.dtype)
-                self._cache[key] = resize_mask(full, key[1], site.frame, self.formulation)
+                self._cache[key] = resize_mask(full, key[1], site.frame, self.formulation, site.beyond)
         return self._cache[key]
 
     def masks_dict(self) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ._errors import InputError
 
 Frame = tuple[float, float, float, float]
+Beyond = Literal["zero", "edge"]
 Kind = Literal["styles", "latent", "class", "feature", "rgb", "noise", "padding", "weight"]
 STYLE_KINDS: tuple[Kind, ...] = ("styles", "latent", "class")
 """Kinds of the sites of styles, and of their parts."""
@@ -31,6 +32,8 @@ class Site:
         shape: Its shape without the batch axis.
         frame: Where the image lies in this grid, as fractions (left, top, right, bottom). (0, 0, 1, 1) where grid and
             image coincide; a crop or a margin makes it smaller.
+        beyond: What a mask is in the rest of the grid: zero, or what it is at the edge of the image, where later layers
+            read the rest too.
         skip: For a feature, the site of the RGB image accumulated before it, if the generator has one. An edit that
             freezes the feature freezes that image as well.
     """
@@ -40,6 +43,7 @@ class Site:
     shape: tuple[int, ...]
     frame: Frame = (0.0, 0.0, 1.0, 1.0)
     skip: str | None = None
+    beyond: Beyond = "zero"
 
 
 @dataclass(frozen=True)

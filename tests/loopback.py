@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
             site.released.wait(30)
 
     def log_message(self, *args: object) -> None:
-        pass
+        """Tests print no requests."""
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import CheckpointError, GivenInvertibility, GivenRegions, InputError, Regions, Solution, Status
-from saminv._recipe import DEFAULT_TAU, FAR_TAU, make_recipe
+from saminv._arguments import make_recipe
+from saminv._recipe import DEFAULT_TAU, FAR_TAU
 from saminv.generators import save_generator
 from saminv.images import from_uint8
 from saminv.metrics.pixel import MSE

@@ -26,7 +26,8 @@ def test_mutants(tmp_path):
 
 @pytest.mark.slow
 def test_many_mutants(tmp_path):
-    count_outcomes(10_000, 2, tmp_path)
+    counts = count_outcomes(10_000, 2, tmp_path)
+    assert sum(counts.values()) == 10_000 and counts["refused"] > 2_000
 
 
 def test_seeds_are_read_and_mutants_differ(tmp_path):

@@ -12,7 +12,8 @@ from toys import halves, same_latents, toy_stylegan2
 
 import saminv
 from saminv import CheckpointError, InputError, Solution, cli, images
-from saminv._recipe import FAR_FROM_DOMAIN, make_recipe
+from saminv._arguments import make_recipe
+from saminv._recipe import FAR_FROM_DOMAIN
 from saminv.encoders import ARCHITECTURES, ENCODERS, make_encoder, save_encoder
 from saminv.optim.start import domain_distance, nearest_styles
 from saminv.runs import run

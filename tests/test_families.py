@@ -187,8 +187,6 @@ def test_a_mask_lets_a_space_act_where_it_is(toys, family, name):
 @pytest.mark.parametrize("family, name", SPATIAL)
 def test_an_edit_leaves_what_comes_before_a_feature(toys, family, name):
     """Segments of F<l> see the change in the slots after the layer only."""
-    if family == "stylegan3":
-        pytest.skip("no mask reaches the margin of its features, which an edit changes")
     generator = toys[family]
     layer = generator.feature_sites.index(name)
     problem = problem_of(generator, [name], regions=everywhere(generator, [name], 2))
@@ -291,8 +289,6 @@ def test_a_solution_starts_one_in_other_spaces(toys, family):
 @families
 def test_segments_go_on_from_where_they_were(precise, family):
     """Regions that change leave the picture of what has moved, at the feature that it has moved to."""
-    if family == "stylegan3":
-        pytest.skip("no mask reaches the margin of its features, which later layers see")
     generator = precise[family]
     features = list(generator.feature_sites)[1:3]
     names = [generator.style_base, *features]

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import LinearGenerator, halves, plain_problem, same_latents, toy_problem, toy_stylegan2
 
 from saminv import InputError, Regions, Solution
-from saminv._recipe import make_recipe
+from saminv._arguments import make_recipe
 from saminv._types import flatten
 from saminv.images import Picture
 from saminv.metrics.pixel import MSE
@@ -194,6 +194,7 @@ def test_a_recorded_step_does_not_wait_for_a_number(generator, name, monkeypatch
     entered.step()
     with NoLook():
         entered._advance(entered.batch)
+    assert (entered.state.step > 1).all(), "the step was taken"
 
 
 def test_where_a_step_cannot_be_recorded_it_is_said_once(generator, caplog):

@@ -11,7 +11,8 @@ from toys import toy_stylegan2
 
 import saminv
 from saminv import InputError, Regions
-from saminv._recipe import FAR_FROM_DOMAIN, FAR_TAU, known_errors, make_recipe
+from saminv._arguments import make_recipe
+from saminv._recipe import FAR_FROM_DOMAIN, FAR_TAU, known_errors
 from saminv._types import flatten
 from saminv.images import Picture
 from saminv.optim import Escalate
@@ -50,7 +51,7 @@ def network(generator, tmp_path_factory):
 @pytest.fixture()
 def known(network, monkeypatch):
     """The network is the one that comes with the generator."""
-    monkeypatch.setattr("saminv._recipe.find_network", lambda generator: network)
+    monkeypatch.setattr("saminv._arguments.find_network", lambda generator: network)
 
 
 @pytest.fixture(scope="module")

@@ -113,6 +113,22 @@ def test_frame_of_a_margin_on_all_sides(formulation):
     assert (resize_mask(mask, (36, 36), frame, formulation) - expected).abs().max() <= ABS
 
 
+@pytest.mark.parametrize("formulation", FORMULATIONS)
+def test_a_margin_can_be_as_the_edge_is(formulation):
+    mask = random_mask(2, 1, 64, 48)
+    frame = (10 / 68, 10 / 84, 1 - 10 / 68, 1 - 10 / 84)
+    expected = resize_mask(F.pad(mask.float(), (10,) * 4, mode="replicate"), (42, 34), formulation=formulation)
+    assert (resize_mask(mask, (42, 34), frame, formulation, "edge") - expected).abs().max() <= ABS
+    site = Site("F", "feature", (8, 42, 34), frame, beyond="edge")
+    labels = torch.randint(0, 3, (2, 64, 48))
+    regions = Regions(labels, ("W+", "F4", "F6"), formulation)
+    if formulation == "paper":
+        total = sum(regions.mask(space, site) for space in regions.spaces)
+        assert (total - 1).abs().max() <= ABS
+    with pytest.raises(InputError, match="beyond='mirror' is none of zero, edge"):
+        resize_mask(mask, (42, 34), frame, formulation, "mirror")
+
+
 def test_frame_beyond_the_grid_crops():
     mask = random_mask(1, 1, 64, 64)
     got = resize_mask(mask, (16, 16), (-0.5, 0.0, 1.5, 1.0))

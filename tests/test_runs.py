@@ -413,7 +413,7 @@ def test_two_workers_do_what_one_does(tmp_path, photos):
 
 
 def test_the_stream_asks_for_pictures_only_when_there_is_room(photos, generator):
-    recipe = saminv._recipe.make_recipe(
+    recipe = saminv._arguments.make_recipe(
         ["W+"], **{k: v for k, v in QUICK.items() if k != "progress"}, generator=generator
     )
     asked = []

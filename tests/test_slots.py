@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toys import toy_stylegan2
 
 from saminv import InputError, Status
-from saminv._recipe import make_recipe
+from saminv._arguments import make_recipe
 from saminv._types import flatten
 from saminv.images import Picture
 from saminv.optim.slots import Slots

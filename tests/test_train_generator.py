@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scipy import linalg
 from torch import nn
 from toys import toy_stylegan2
 
@@ -23,6 +22,7 @@ from saminv import images
 from saminv._errors import CheckpointError, InputError, OutputError, RunError, TrainingError
 from saminv._lock import Lock
 from saminv.cli import main
+from saminv.metrics import get_set_metric
 from saminv.train import (
     DemoScore,
     DifferentiableAugmentation,
@@ -39,7 +39,6 @@ from saminv.train._logs import keep_rows, read_rows
 from saminv.train.generator import find_training_precision, tiled
 from saminv.train.loop import MOST_LOST
 from saminv.train.pictures import PictureBatches
-from saminv.train.score import FeatureMoments, frechet_distance
 
 SIDE = 16
 
@@ -435,26 +434,18 @@ def test_r1_has_the_right_gradient_through_the_augmentation():
 # Score
 
 
-def test_the_distance_is_that_of_the_formula():
-    torch.manual_seed(0)
-    one, other = torch.randn(50, 6).double(), (torch.randn(50, 6) @ torch.randn(6, 6) + 0.5).double()
-    a, b = (FeatureMoments(x.mean(dim=0), torch.cov(x.t()), len(x)) for x in (one, other))
-    root = linalg.sqrtm(a.covariance.numpy() @ b.covariance.numpy()).real
-    expected = float((a.mean - b.mean).square().sum()) + np.trace((a.covariance + b.covariance).numpy() - 2 * root)
-    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-8)
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-8)
-    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
-
-
-def test_pictures_of_the_same_kind_score_better(data, tmp_path):
-    score = DemoScore(data, 12)
-    same = score.moments([data.batch(range(12))])
-    others = score.moments([data.batch(range(12)) * 0.2 - 0.8])
-    noise = score.moments([torch.rand(12, 3, SIDE, SIDE) * 2 - 1])
-    assert frechet_distance(same, same) < 1e-9
-    assert 0 < frechet_distance(same, others) and 0 < frechet_distance(same, noise)
+def test_the_score_is_the_demos_distance_between_sets(data):
+    """The one of all metrics, of the same pictures."""
+    count = len(data)
     generator = toy_stylegan2(resolution=SIDE)
-    assert score(generator) == score(generator) > 0
+    metric = get_set_metric("fid-demo")
+    metric.update_reference(data.batch(range(count)))
+    metric.update(generator.synthesis(generator.mapping(generator.sample_z(count, seed=0))))
+    with pytest.warns(UserWarning, match="covariance is singular"):
+        expected = metric.compute()
+    score = DemoScore(data, count)
+    assert score(generator) == score(generator) == pytest.approx(expected, rel=1e-6)
+    assert score(generator) > 0
     with pytest.raises(InputError, match="at least 2"):
         DemoScore(data, 1)
 

@@ -10,7 +10,7 @@ from toys import L2_ONLY, random_pictures, same_latents, toy_problem, toy_styleg
 
 import saminv
 from saminv import InputError, Status
-from saminv._recipe import DEFAULT_WEIGHT_RATE
+from saminv._arguments import DEFAULT_WEIGHT_RATE
 from saminv.generators._base import WEIGHTS
 from saminv.optim import Adam, BestSoFar, Objective, StopAt, solve
 from saminv.sites import Add, Replace, Taps
@@ -127,7 +127,7 @@ class TestSpace:
                 torch.testing.assert_close(tensor[0], whole.latents[space][key][1])
 
     def test_its_usual_rate_is_that_of_pivotal_tuning(self, quick):
-        recipe = saminv._recipe.make_recipe(["W", "G"], generator=toy_stylegan2(), metric="mse", segmenter="none")
+        recipe = saminv._arguments.make_recipe(["W", "G"], generator=toy_stylegan2(), metric="mse", segmenter="none")
         assert recipe.descent.rates["G"] == DEFAULT_WEIGHT_RATE == 3e-4
 
     def test_solutions_edit_and_load(self, quick, tmp_path):

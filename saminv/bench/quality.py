@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from .. import images
+from .._arguments import DEFAULT_STEPS, metric_name
 from .._errors import InputError, RunError
 from .._files import atomic_write, ensure_folder
 from .._open import open_generator
 from .._presets import PRESETS
-from .._recipe import DEFAULT_STEPS, metric_name
 from ..demo.write_scenes import write_scenes
 from ..editing._draw import Cell, Page, enlarge, panel_size
 from ..generators import AbstractGenerator

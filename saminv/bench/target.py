@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .._arguments import LONE_RATE
 from .._errors import InputError
-from .._recipe import LONE_RATE
 from ..optim import LBFGS, AbstractSolver, Adam, Relay, Schedule
 from .ceilings import device_name
 from .descent import Track, descend, reached

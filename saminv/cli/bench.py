@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from .. import images
+from .._arguments import DEFAULT_STEPS
 from .._errors import InputError, MissingExtraError
 from .._files import atomic_write, ensure_folder
 from .._presets import PRESETS
-from .._recipe import DEFAULT_STEPS
 from .._version import __version__
 from ..bench import Workload, measure_against, measure_kernels, measure_quality, measure_speed, measure_target
 from ..bench.families import FAMILIES

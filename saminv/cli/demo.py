@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .._api import invert
-from .._recipe import DEFAULT_STEPS
+from .._arguments import DEFAULT_STEPS
 from ..demo.report import SEED, run_demo
 from ._console import INTERRUPTED, command, on_terminal
 

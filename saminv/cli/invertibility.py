@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from .._api import invert
+from .._arguments import make_recipe
 from .._errors import InputError, MissingExtraError, OutputError
 from .._files import atomic_write, ensure_folder
-from .._recipe import PREDICTED_TAU, make_recipe
+from .._recipe import PREDICTED_TAU
 from .._version import __version__
 from ..regions import Regions
 from ..runs.errors import BUILD_STEPS, build_errors

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from .. import images
+from .._arguments import DEFAULT_RATE, DEFAULT_STEPS, SOLVERS, STARTS, metric_name
 from .._errors import InputError
 from .._open import load_generator
 from .._presets import PRESETS
-from .._recipe import DEFAULT_RATE, DEFAULT_STEPS, DEFAULT_TAU, FAR_TAU, PREDICTED_TAU, SOLVERS, STARTS, metric_name
+from .._recipe import DEFAULT_TAU, FAR_TAU, PREDICTED_TAU
 from ..encoders import ENCODERS, AbstractEncoder, encoder_for, is_encoder_file
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric

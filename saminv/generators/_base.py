@@ -38,6 +38,12 @@ STATISTICS_SAMPLES = 5000
 EIGENVALUE_FLOOR = 1e-3
 
 
+def check_noise(noise: str) -> None:
+    """Raise ``InputError`` for a noise mode that there is not."""
+    if noise not in NOISE_MODES:
+        raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
+
+
 def gaussianise(w: Tensor) -> Tensor:
     """LeakyReLU_5(w), which makes w nearly Gaussian. Any shape."""
     return F.leaky_relu(w, GAUSSIANISE_SLOPE)

@@ -32,11 +32,24 @@ class Collector:
                 raise InputError(f"until={name!r} is no site of this generator. It has: {', '.join(sites)}.")
         self.names, self.found = names, Features()
 
-    def check(self, noise: str) -> None:
-        """Raise if something that was asked for did not come by."""
+    def result(self, image: Tensor | None, noise: str) -> Tensor | Features:
+        """What a synthesis returns: the picture `[B, 3, H, W]`, or what was asked for instead of it.
+
+        Args:
+            image: The picture; None where all had come by before it.
+            noise: The noise mode, for messages.
+
+        Raises:
+            InputError: If something that was asked for did not come by.
+        """
+        if not self.names:
+            assert image is not None
+            return image
+        self.see(IMAGE, image)
         missing = ", ".join(name for name in self.names if name not in self.found)
         if missing:
             raise InputError(f"until={missing} is not computed with noise={noise!r} and these taps.")
+        return self.found
 
     def see(self, name: str, x: Tensor | None) -> bool:
         """Keep ``x`` if it was asked for; True when nothing is missing any more."""

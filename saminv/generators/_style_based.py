@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._types import Features
 from ..sites import Frame, Tap, Taps
-from ._base import IMAGE, NOISE_MODES, WEIGHTS, AbstractGenerator
+from ._base import WEIGHTS, AbstractGenerator
 from ._collect import Collector
 
 SLOPE = 0.2
@@ -54,12 +54,6 @@ def crop_middle(image: Tensor, image_size: tuple[int, int]) -> Tensor:
     (height, width), (rows, columns) = image_size, image.shape[2:]
     top, left = (rows - height) // 2, (columns - width) // 2
     return image[:, :, top : top + height, left : left + width]
-
-
-def check_noise(noise: str) -> None:
-    """Raise for a noise mode that there is not."""
-    if noise not in NOISE_MODES:
-        raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
 
 
 class Kept:
@@ -212,12 +206,7 @@ class AbstractStyleGAN(AbstractGenerator, ABC):
         collect = Collector(until, self.sites, styles.dtype)
         styles = self._styles(styles, acts, truncation)
         image = None if collect.see("styles", styles) else layers(styles, acts, collect)
-        if not collect.names:
-            assert image is not None
-            return image
-        collect.see(IMAGE, image)
-        collect.check(noise)
-        return collect.found
+        return collect.result(image, noise)
 
     def forward(self, z: Tensor, label: Tensor | int | None = None, truncation: float = 1.0) -> Tensor:
         """Noise `[B, z_dim]` to image `[B, 3, H, W]`."""

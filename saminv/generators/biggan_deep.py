@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from .._types import Features
 from ..sites import Site, Tap, Taps
-from ._base import FAMILIES, IMAGE, NOISE_MODES, WEIGHTS, AbstractGenerator, LatentStatistics
+from ._base import FAMILIES, WEIGHTS, AbstractGenerator, LatentStatistics, check_noise
 from ._collect import Collector
 
 Block = tuple[bool, int, int]
@@ -326,8 +326,7 @@ class BigGANDeep(AbstractGenerator):
         See :meth:`AbstractGenerator.synthesis`. There are no noise maps, so ``noise`` changes nothing. The truncation
         of a block is the smaller one of ``truncation`` and what its style says.
         """
-        if noise not in NOISE_MODES:
-            raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
+        check_noise(noise)
         acts = taps if isinstance(taps, Taps) else Taps(taps, self.sites)
         if WEIGHTS in acts:
             render = functools.partial(self.synthesis, noise=noise, truncation=truncation, until=until)
@@ -337,12 +336,7 @@ class BigGANDeep(AbstractGenerator):
         done = [collect.see(name, part) for name, part in zip(("z", "class"), parts)]
         done.append(collect.see("styles", torch.cat(parts, dim=2)))
         image = None if any(done) else self._blocks(parts, acts, _checked(truncation), collect)
-        if not collect.names:
-            assert image is not None
-            return image
-        collect.see(IMAGE, image)
-        collect.check(noise)
-        return collect.found
+        return collect.result(image, noise)
 
     def _parts(self, styles: Tensor, taps: Taps) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, class embedding and truncation of each slot, `[B, L, ...]`."""

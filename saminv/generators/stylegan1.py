@@ -25,14 +25,13 @@ from .._types import Features
 from ..ops.fir import blur
 from ..ops.instance_padding import pad_ring, ring_length
 from ..sites import Site, Tap, Taps
-from ._base import FAMILIES
+from ._base import FAMILIES, check_noise
 from ._collect import Collector
 from ._style_based import (
     SLOPE,
     AbstractStyleGAN,
     EqualLinear,
     Kept,
-    check_noise,
     check_pyramid,
     crop_frame,
     crop_middle,

@@ -26,7 +26,7 @@ from ..ops.layer_epilogue import layer_epilogue
 from ..ops.modulated_conv import demodulation, modulated_conv2d, squared_weight
 from ..ops.to_rgb import to_rgb
 from ..sites import Add, Site, Tap, Taps
-from ._base import FAMILIES
+from ._base import FAMILIES, check_noise
 from ._collect import Collector
 from ._style_based import (
     SLOPE,
@@ -34,7 +34,6 @@ from ._style_based import (
     EqualLinear,
     Kept,
     MappingNetwork,
-    check_noise,
     check_pyramid,
     crop_frame,
     crop_middle,

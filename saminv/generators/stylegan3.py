@@ -22,9 +22,9 @@ from .._types import Features
 from ..ops.filtered_lrelu import design_lowpass_filter, filtered_lrelu
 from ..ops.modulated_conv_sg3 import modulated_conv_sg3
 from ..sites import Site, Tap, Taps
-from ._base import FAMILIES
+from ._base import FAMILIES, check_noise
 from ._collect import Collector
-from ._style_based import SLOPE, AbstractStyleGAN, EqualLinear, MappingNetwork, check_noise
+from ._style_based import SLOPE, AbstractStyleGAN, EqualLinear, MappingNetwork
 
 MOST = 64
 """Of samples and taps that a configuration may ask for."""
@@ -311,7 +311,9 @@ class StyleGAN3(AbstractStyleGAN):
             band = config.band(layer)
             inset = band.margin / band.size
             shape = (config.channels(layer), band.size, band.size)
-            found.append(Site(f"F{layer}", "feature", shape, (inset, inset, 1 - inset, 1 - inset)))
+            frame = (inset, inset, 1 - inset, 1 - inset)
+            # Later layers read the margin too.
+            found.append(Site(f"F{layer}", "feature", shape, frame, beyond="edge"))
         found.append(self._weight_site())
         return {site.name: site for site in found}
 

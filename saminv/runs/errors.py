@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from .._arguments import make_recipe
 from .._errors import InputError
-from .._recipe import make_recipe
 from .._sources import collect
 from ..metrics._base import AbstractMetric
 from ..solution import Solution

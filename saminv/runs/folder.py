@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .._arguments import make_recipe
 from .._errors import InputError, SolutionError, Status
-from .._recipe import Recipe, make_recipe
+from .._recipe import Recipe
 from .._sources import Item, collect
 from ..solution import Solution
 from .manifest import Manifest, Record, read_manifest

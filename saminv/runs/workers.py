@@ -103,7 +103,7 @@ def _deal(lines: list[Connection], items: Iterator[Item]) -> Iterator[Record]:
 
 def _work(line: Connection, settings: dict[str, Any], batch: int, writer: Any, threads: int) -> None:
     """What a further process does."""
-    from .._recipe import make_recipe
+    from .._arguments import make_recipe
     from .folder import record_of
 
     _end_with_parent()
