@@ -156,15 +156,16 @@ class Map2Style(nn.Module):
         inputs: Channels of the feature.
         outputs: Dimension of the style.
         depth: Number of halvings.
+        width: Channels of the convolutions; as many as outputs where 0, as published.
     """
 
-    def __init__(self, inputs: int, outputs: int, depth: int) -> None:
+    def __init__(self, inputs: int, outputs: int, depth: int, width: int = 0) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
+        width, layers = width or outputs, list[nn.Module]()
         for k in range(depth):
-            layers += [nn.Conv2d(outputs if k else inputs, outputs, 3, 2, padding=1), nn.LeakyReLU(SLOPE)]
+            layers += [nn.Conv2d(width if k else inputs, width, 3, 2, padding=1), nn.LeakyReLU(SLOPE)]
         self.convs = nn.Sequential(*layers)
-        self.linear = EqualLinear(outputs, outputs)
+        self.linear = EqualLinear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.convs(x).flatten(1))
@@ -180,6 +181,7 @@ class StyleBranch(nn.Module):
         per_level: Number of styles that are read off each level of the pyramid, the coarsest first. Where the finer
             ones have none there is no pyramid.
         widths, blocks, reduction, resnet: Of the trunk.
+        head_width: Channels inside each map2style; as many as a style has numbers where 0.
     """
 
     def __init__(
@@ -193,6 +195,7 @@ class StyleBranch(nn.Module):
         reduction: int,
         resnet: bool = False,
         pyramid: bool = True,
+        head_width: int = 0,
     ) -> None:
         super().__init__()
         self.per_level = tuple(per_level)
@@ -200,7 +203,7 @@ class StyleBranch(nn.Module):
         self.pyramid = Pyramid(widths[1:]) if pyramid else None
         coarsest = (side // 16).bit_length() - 1
         depths = [coarsest + level for level, count in enumerate(per_level) for _ in range(count)]
-        self.heads = nn.ModuleList(Map2Style(widths[3], style_dim, depth) for depth in depths)
+        self.heads = nn.ModuleList(Map2Style(widths[3], style_dim, depth, head_width) for depth in depths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Codes `[B, L, D]`, and the levels that they are read off, the finest first."""

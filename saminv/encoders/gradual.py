@@ -45,6 +45,7 @@ class GradualConfig(EncoderConfig):
         widths: Channels of the four stages.
         blocks: Blocks of the four stages; those of the trunk's name if empty.
         reduction: Of squeeze and excitation.
+        head_width: Channels inside each map2style; as many as a style has numbers where 0, as published.
     """
 
     deltas: bool = False
@@ -55,13 +56,16 @@ class GradualConfig(EncoderConfig):
     widths: tuple[int, ...] = WIDTHS
     blocks: tuple[int, ...] = ()
     reduction: int = REDUCTION
+    head_width: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.trunk not in TRUNKS:
             raise InputError(f"trunk must be one of {', '.join(TRUNKS)}; got {self.trunk!r}.")
-        if self.iterations < 0:
-            raise InputError(f"iterations must be from 0 up, got {self.iterations}.")
+        if min(self.iterations, self.head_width) < 0:
+            raise InputError(
+                f"iterations and head_width must be from 0 up, got {self.iterations} and {self.head_width}."
+            )
         check_stages(self.widths, self.all_blocks, self.reduction if self.trunk == "ir-se" else 1)
         if sum(self.levels) != self.num_styles or (not self.pyramid and any(self.levels[1:])):
             raise InputError(
@@ -101,6 +105,7 @@ class GradualEncoder(AbstractEncoder):
             config.reduction,
             resnet=config.trunk == "resnet",
             pyramid=config.pyramid,
+            head_width=config.head_width,
         )
 
     @classmethod

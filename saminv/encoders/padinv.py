@@ -41,6 +41,7 @@ class PadInvConfig(EncoderConfig):
         map_side: Side of the map that holds the rings, larger than the largest feature by 2.
         per_level: Styles that each level of the pyramid gives, the coarsest first; 3, 4 and the rest if empty.
         widths, blocks, reduction: Of the trunk.
+        head_width: Channels inside each map2style; as many as a style has numbers where 0, as published.
     """
 
     paddings: tuple[int, ...] = PADDINGS
@@ -50,10 +51,13 @@ class PadInvConfig(EncoderConfig):
     widths: tuple[int, ...] = WIDTHS
     blocks: tuple[int, ...] = IR_BLOCKS
     reduction: int = REDUCTION
+    head_width: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_stages(self.widths, self.blocks, self.reduction)
+        if self.head_width < 0:
+            raise InputError(f"head_width must be from 0 up, got {self.head_width}.")
         if sum(self.levels) != self.num_styles or len(self.levels) != 3:
             raise InputError(f"per_level must share {self.num_styles} styles out among 3 levels; got {self.levels}.")
         if len(self.channels) != len(self.paddings) or list(self.paddings) != sorted(set(self.paddings)):
@@ -96,6 +100,7 @@ class PadInvEncoder(AbstractEncoder):
             config.widths,
             config.blocks,
             config.reduction,
+            head_width=config.head_width,
         )
         if not config.paddings:
             return

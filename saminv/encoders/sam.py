@@ -40,6 +40,7 @@ class SAMConfig(EncoderConfig):
         sizes: Height and width of these features.
         widths, blocks, reduction: Of the trunk of each network.
         decoder: Channels of the decoders to Δf.
+        head_width: Channels inside each map2style; as many as a style has numbers where 0.
     """
 
     spaces: tuple[str, ...] = (STYLES,)
@@ -49,11 +50,16 @@ class SAMConfig(EncoderConfig):
     blocks: tuple[int, ...] = (1, 1, 1, 1)
     reduction: int = REDUCTION
     decoder: int = 64
+    head_width: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_stages(self.widths, self.blocks, self.reduction)
-        if self.spaces[:1] != (STYLES,) or len(set(self.spaces)) != len(self.spaces) or self.decoder < 1:
+        if min(self.decoder - 1, self.head_width) < 0:
+            raise InputError(
+                f"decoder must be from 1 up and head_width from 0 up, got {self.decoder} and {self.head_width}."
+            )
+        if self.spaces[:1] != (STYLES,) or len(set(self.spaces)) != len(self.spaces):
             raise InputError(f"The encoder needs {STYLES} and then different feature spaces, not {self.spaces}.")
         if not len(self.spaces) - 1 == len(self.channels) == len(self.sizes):
             raise InputError(
@@ -78,7 +84,9 @@ class SAMEncoder(AbstractEncoder):
         self.provides = frozenset(config.spaces)
         inputs, sizes = 3 + len(config.spaces), (config.widths, config.blocks, config.reduction)
         levels = usual_levels(config.num_styles)
-        self.styles = StyleBranch(inputs, config.style_dim, max(config.image_size), levels, *sizes)
+        self.styles = StyleBranch(
+            inputs, config.style_dim, max(config.image_size), levels, *sizes, head_width=config.head_width
+        )
         self.features = nn.ModuleList(
             FeatureDecoder(inputs, channels, size, config.image_size, config.decoder, *sizes)
             for channels, size in zip(config.channels, config.sizes)

@@ -38,6 +38,7 @@ class TrainerConfig:
         final_learning_rate: Where the decay, along half a cosine, ends.
         warmup: Steps of the linear ramp-up.
         decay: Share of the steps, at the end, over which the rate decays.
+        at_once: Decay at once, at the beginning of that share, not along a cosine.
         betas: Adam's decay rates.
         average_decay: Decay of the averaged weights per step.
         average_half_life: Steps after which half of the averaged weights is new, instead of a decay.
@@ -56,6 +57,7 @@ class TrainerConfig:
     final_learning_rate: float = 5e-5
     warmup: int = 100
     decay: float = 1.0
+    at_once: bool = False
     betas: tuple[float, float] = (0.9, 0.99)
     average_decay: float = 0.998
     average_half_life: float | None = None
@@ -73,6 +75,8 @@ class TrainerConfig:
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         start = max(self.warmup, round((1 - self.decay) * self.steps))
+        if self.at_once:
+            return self.learning_rate if step < start else self.final_learning_rate
         progress = (step - start) / max(self.steps - start, 1)
         wave = 0.5 + 0.5 * math.cos(math.pi * min(max(progress, 0.0), 1.0))
         return self.final_learning_rate + (self.learning_rate - self.final_learning_rate) * wave
