@@ -31,6 +31,7 @@ from . import (
     run,
     summarise,
     sweep,
+    train_encoder,
     train_generator,
 )
 from ._console import (
@@ -52,6 +53,7 @@ COMMANDS = (
     sweep,
     invertibility,
     train_generator,
+    train_encoder,
     edit,
     directions,
     mix,

@@ -116,20 +116,20 @@ class Demo:
 
 
 TRAININGS: dict[str, Demo] = {
-    "padinv": Demo("padinv", 100_000, {"steps": 1700, "regression": 500}),
-    PLAIN: Demo("padinv", 100_000, {"steps": 1700, "regression": 500, "network": {"paddings": ()}}),
+    "padinv": Demo("padinv", 100_000, {"steps": 1300, "regression": 400}),
+    PLAIN: Demo("padinv", 100_000, {"steps": 1300, "regression": 400, "network": {"paddings": ()}}),
     "feature-style": Demo(
         "feature-style",
         100_000,
         {
-            "steps": 1700,
-            "regression": 500,
+            "steps": 1300,
+            "regression": 400,
             "scales": 1,
             "l2_compared": ("styles", "full"),
             "l2_samples_only": False,
         },
     ),
-    "sam": Demo("sam", 3000, {"steps": 1700, "regression": 300}),
+    "sam": Demo("sam", 3000, {"steps": 1300, "regression": 400}),
 }
 """The demo's encoders by name. Differences from the published presets are what few steps on flat scenes ask for."""
 

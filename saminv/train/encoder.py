@@ -31,7 +31,7 @@ from ..regions import Regions
 from ._resume import Ahead, claim, mixed
 from .adversarial import Discriminator
 from .encoder_data import Examples, KeptRegions, PictureSource, draw_noise, draw_samples
-from .encoder_losses import Batch, EncoderLosses, adversarial_loss, critic_loss, critic_penalty
+from .encoder_losses import Batch, EncoderLosses, adversarial_loss, critic_loss, critic_penalty, unlike
 from .encoder_settings import FULL, STYLES, EncoderTraining
 from .generator import SAMPLES, _locked, _seeded, find_training_precision, tiled
 from .loop import Trainer
@@ -266,7 +266,8 @@ class _Run:
         """Figures `[B]` of inversions; "loss" is the sum of those that the training weighs."""
         squares = (made - real).square().mean(dim=(1, 2, 3))
         found = {"psnr": get_metric("psnr").compare(made, real), "l2": squares}
-        found |= {name: metric.compare(made, real) for name, metric in self.losses.compared_by.items()}
+        for name, metric in self.losses.compared_by.items():
+            found[name] = unlike(metric, metric.compare(made, real))
         weights = self.losses.weights
         loss = torch.stack([weights[name] * value for name, value in found.items() if name in weights]).sum(dim=0)
         return {"loss": loss, **found}

@@ -231,7 +231,7 @@ class EncoderLosses(nn.Module):
             parts["l2"] = (each * counted).sum() / counted.sum().clamp_min(1)
         for name, metric in self.compared_by.items():
             prepared = metric.prepare(batch.images)
-            values = [metric(found.images[which], prepared).mean() for which in training.compared]
+            values = [unlike(metric, metric(found.images[which], prepared)).mean() for which in training.compared]
             parts[name] = torch.stack(values).sum()
         return parts
 
@@ -257,6 +257,11 @@ class EncoderLosses(nn.Module):
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum `[]` of losses."""
         return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum()
+
+
+def unlike(metric: AbstractMetric, values: Tensor) -> Tensor:
+    """Values of a metric such that they are lower for pictures that are more alike: 1 minus a likeness (Eq. 3)."""
+    return 1 - values if metric.higher_is_better else values
 
 
 def critic_loss(form: str, real: Tensor, fake: Tensor) -> Tensor:
