@@ -154,7 +154,13 @@ class Trainer(Generic[Model]):
         }
         # Into a file of ours: torch hides why its own could not be written.
         with atomic_write(self.checkpoint) as path, path.open("wb") as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                # Nor does it say so where it fails on the way to the end of the file.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
 
     def load(self) -> None:
         """Continue from the checkpoint if there is one.
