@@ -441,7 +441,7 @@ def published_file(folder: Path, kind: str, generator) -> tuple[Path, AbstractEn
             "latent_avg": mean.expand(8, -1),
         }
     elif kind == "padinv":
-        encoder = tiny("padinv", generator)
+        encoder = tiny("padinv", generator, level=1)
         content = {
             "models": {"encoder": hammer_names(encoder), "generator_smooth": {"w_avg": mean[0]}},
             "optimizers": {},
@@ -700,3 +700,23 @@ def test_readers_leave_settings_and_mean_apart(tmp_path, generator):
     arrays, settings = read_published(path)
     assert settings["output_size"] == 32 and arrays["latent_avg"].shape == (8, 12)
     assert not any(name.startswith(("encoder.", "decoder.")) for name in arrays)
+
+
+def test_paddings_are_read_off_the_level_of_the_largest_padded_feature():
+    generator = toy_stylegan2(resolution=128, channel_max=12)
+    settings = SETTINGS["padinv"]
+    for side, level in ((256, 1), (128, 2), (64, 2), (512, 0)):
+        assert PadInvConfig.level == 1
+        assert make_encoder("padinv", generator, image_size=(side, side), **settings).config.level == level
+    with pytest.raises(InputError, match="level from 0 to 2"):
+        PadInvConfig(12, 12, level=3)
+
+
+def test_heads_may_be_narrower_than_styles(generator, pictures):
+    for architecture in ("gradual", "padinv", "sam"):
+        encoder = tiny(architecture, generator, head_width=5)
+        wide = tiny(architecture, generator)
+        count, other = (sum(x.numel() for x in e.parameters()) for e in (encoder, wide))
+        assert count < other and encoded(encoder, generator, pictures)["W+"]["w"].shape == (3, 8, 12)
+        with pytest.raises(InputError, match="head_width"):
+            tiny(architecture, generator, head_width=-1)

@@ -243,8 +243,39 @@ def test_the_regression_is_in_units_of_the_variance(generator):
     batch = Batch(torch.cat([made, made]), styles)
     w = generator.mapping(generator.sample_z(4000, seed=5))[:, 0]
     guess = w.mean(dim=0).expand(6, generator.num_styles, -1)
-    close(losses.of_samples(guess, batch), (guess[3:] - styles).square().mean() / losses.spread)
+    close(losses.of_samples({"W+": {"w": guess}}, batch), (guess[3:] - styles).square().mean() / losses.spread)
     assert losses.spread == pytest.approx(float(w.var(dim=0).mean()), rel=0.1)
+
+
+@pytest.mark.parametrize("architecture", ["padinv", "feature-style", "sam"])
+def test_all_that_is_known_of_samples_is_learned(generator, architecture):
+    encoder = tiny(architecture, generator)
+    losses = losses_of(generator, encoder, weights={"latent": 1.0})
+    styles, made = draw_samples(generator, 2)
+    batch = Batch(made, styles)
+    names = [space.name for space in losses.invert.spaces]
+    known = {space.name: space.init(generator, styles) for space in losses.invert.spaces}
+    assert float(losses.of_samples(known, batch)) == 0.0
+    # What is known renders to the sample itself.
+    close(losses.invert.full(known, batch).clamp(-1, 1), made)
+    (key, value), *others = known[names[-1]].items()
+    scale = losses.invert.spaces[-1].step_scale(generator, known[names[-1]])[key]
+    known[names[-1]][key] = value + 3 * scale
+    close(losses.of_samples(known, batch), 9.0 / (1 + len(others)))
+
+
+def test_a_training_starts_near_what_is_known_of_samples(generator):
+    _, made = draw_samples(generator, 8)
+    padinv, coded, sam = (tiny(name, generator) for name in ("padinv", "feature-style", "sam"))
+    padinv.fit_to(generator)
+    assert all(not bool(x.any()) for name, x in padinv.encode(made, generator)["P"].items() if name != "P0")
+    coded.train().fit_to(generator)
+    feature = coded.encode(made, generator)["FS5"]["feature"]
+    assert_close(feature.std(dim=(0, 2, 3)), generator.feature_deviation("F4"), 1e-3)
+    expected = generator.synthesis(generator._typical_styles(32), until="F4")["F4"].mean(dim=(0, 2, 3))
+    assert_close(feature.mean(dim=(0, 2, 3)), expected, 1e-4)
+    sam.fit_to(generator)
+    assert torch.equal(sam.deviation0, generator.feature_deviation("F4"))
 
 
 def test_critics_of_code_and_paper():
@@ -482,7 +513,7 @@ def test_an_encoder_is_exported_with_its_card(tmp_path):
     card = train_encoders.export("feature-style", encoder, tmp_path, scenes=2)
     assert card.file == "demo-encoder-feature-style.safetensors" and "train_encoders feature-style" in card.trained_by
     assert {"psnr_clean", "psnr_strangers", "demo_clean", "demo_strangers"} < set(card.figures)
-    assert card.figures["generator"] == generator.fingerprint
+    assert card.figures["encodes"] == generator.fingerprint
     assert (tmp_path / card.file).stat().st_size <= train_encoders.LARGEST
     stored, _ = load_bundled(tmp_path.joinpath(card.file).stem, tmp_path)
     assert stored["conv.0.weight"].dtype == torch.float16

@@ -14,6 +14,7 @@ import torch
 from .._errors import SolutionError
 from .._open import load_generator
 from .._version import __version__
+from ..demo.encoders import bundled_encoders
 from ..editing import direction_names
 from ..editing._summary import summarise, table
 from ..generators import AbstractGenerator
@@ -77,6 +78,7 @@ def _generator_facts(generator: AbstractGenerator) -> dict[str, Any]:
         "spaces": available_spaces(generator),
         "default spaces": list(generator.default_spaces),
         "directions": direction_names(generator) or ["none"],
+        "encoders": bundled_encoders(generator) or ["none"],
     }
 
 

@@ -26,6 +26,7 @@ from ..train import EncoderTraining, PredictedRegions, encoder_training_for, tra
 from ..train.encoder_data import PictureSource
 from ..train.encoder_losses import Batch, Inverter
 from ..weights import Card
+from .encoders import CARD_FIGURE, FILES
 from .generator import load_demo_generator
 from .segmenter import DemoSegmenter
 from .strangers import sample_scenes
@@ -33,8 +34,6 @@ from .strangers import sample_scenes
 FIRST_SEED = 1_000_000
 """Seed of the first scene; held-out scenes have theirs elsewhere."""
 SIDE = 128
-PREFIX = "demo-encoder"
-"""Bundled files are called by it and the name of their training."""
 LARGEST = 4_000_000
 """Largest size of a bundled file in bytes."""
 COMMAND = "python -m saminv.demo.train_encoders"
@@ -179,7 +178,7 @@ def export(name: str, encoder: AbstractEncoder, folder: str | Path | None = None
         InputError: If the file would be larger than :data:`LARGEST`.
     """
     place = Path(weights.__file__).parent if folder is None else Path(folder)
-    path = place / f"{PREFIX}-{name}.safetensors"
+    path = place / f"{FILES}{name}.safetensors"
     size = sum(x.numel() * (2 if x.dim() > 1 else x.element_size()) for x in encoder.state_dict().values())
     if size > LARGEST:
         raise InputError(f"The encoder has {size:,} bytes of weights; {LARGEST:,} are allowed. Choose smaller widths.")
@@ -193,7 +192,7 @@ def export(name: str, encoder: AbstractEncoder, folder: str | Path | None = None
         "photographs",
         trained_by=f"{COMMAND} {name}",
         description=DESCRIPTION,
-        figures={**figures, "generator": encoder.config.fingerprint},
+        figures={**figures, CARD_FIGURE: encoder.config.fingerprint},
         folder=folder,
     )
 

@@ -164,6 +164,9 @@ class AbstractEncoder(nn.Module, ABC):
     def _check_sites(self, generator: AbstractGenerator) -> None:
         """Raise ``InputError`` where the values do not have the shapes of the generator's sites."""
 
+    def fit_to(self, generator: AbstractGenerator) -> None:
+        """Set what a training had better start with by what is known of a generator; done once before it."""
+
     def mean_styles(self, generator: AbstractGenerator) -> Tensor:
         """Mean styles `[L, D]`, to which the codes are added: the encoder's own, or those of the generator."""
         if self.config.own_mean:

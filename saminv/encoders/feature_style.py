@@ -27,6 +27,8 @@ USUAL = 5
 """K of the published encoders: F enters convolution 5, so it stands where F4 does."""
 POOLED = 3
 """Side of the grid to which the features of each stage are averaged."""
+SAMPLES = 32
+"""Samples by which the feature is measured before a training."""
 FEATURE_SOURCE = 8
 """Factor by which the features that F comes from are smaller than the picture."""
 
@@ -110,6 +112,16 @@ class FeatureStyleEncoder(AbstractEncoder):
         config = FeatureStyleConfig(**{"stride": max(1, source // max(height, width)), **fields})
         fits = config.size or config.native_size == (height, width)
         return config if fits else replace(config, size=(height, width))
+
+    @torch.no_grad()
+    def fit_to(self, generator: AbstractGenerator) -> None:
+        """Let a training start with feature codes of the mean and the deviation that the feature has in samples."""
+        site = f"F{self.config.layer - 1}"
+        found = generator.synthesis(generator._typical_styles(SAMPLES), until=site)
+        assert isinstance(found, dict)
+        last: Any = self.content_layer[-1]
+        last.weight.copy_(generator.feature_deviation(site))
+        last.bias.copy_(found[site].mean(dim=(0, 2, 3)))
 
     def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Codes `[B, L, D]`, to be added to the mean styles, and the feature code `[B, C, h, w]`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +27,8 @@ PADDINGS = (0, 1, 3, 5, 7)
 MAP_SIDE = 34
 """Of a padding map: what a feature of 32 x 32 and its ring need."""
 LEVEL = 1
-"""Level of the pyramid, counted from the coarsest, that paddings are read off."""
+"""Level of the pyramid, counted from the coarsest, that the published paddings are read off: 32 x 32 of 256 x 256."""
+LEVELS = 3
 EXTRACTORS = 2
 """Residual blocks before the convolutions to the paddings."""
 
@@ -39,6 +41,7 @@ class PadInvConfig(EncoderConfig):
         paddings: Numbers of the paddings that it gives; none makes it its own baseline, which gives W+ alone.
         channels: Of each padding. Padding 0 has those of the pyramid, ``widths[3]``, from which it comes unchanged.
         map_side: Side of the map that holds the rings, larger than the largest feature by 2.
+        level: Level of the pyramid that paddings are read off, counted from the coarsest.
         per_level: Styles that each level of the pyramid gives, the coarsest first; 3, 4 and the rest if empty.
         widths, blocks, reduction: Of the trunk.
         head_width: Channels inside each map2style; as many as a style has numbers where 0, as published.
@@ -47,6 +50,7 @@ class PadInvConfig(EncoderConfig):
     paddings: tuple[int, ...] = PADDINGS
     channels: tuple[int, ...] = (512,) * 5
     map_side: int = MAP_SIDE
+    level: int = LEVEL
     per_level: tuple[int, ...] = ()
     widths: tuple[int, ...] = WIDTHS
     blocks: tuple[int, ...] = IR_BLOCKS
@@ -56,9 +60,12 @@ class PadInvConfig(EncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_stages(self.widths, self.blocks, self.reduction)
-        if self.head_width < 0:
-            raise InputError(f"head_width must be from 0 up, got {self.head_width}.")
-        if sum(self.levels) != self.num_styles or len(self.levels) != 3:
+        if self.head_width < 0 or self.level not in range(LEVELS):
+            raise InputError(
+                f"head_width must be from 0 up and level from 0 to {LEVELS - 1}, got {self.head_width} and "
+                f"{self.level}."
+            )
+        if sum(self.levels) != self.num_styles or len(self.levels) != LEVELS:
             raise InputError(f"per_level must share {self.num_styles} styles out among 3 levels; got {self.levels}.")
         if len(self.channels) != len(self.paddings) or list(self.paddings) != sorted(set(self.paddings)):
             raise InputError(
@@ -116,21 +123,30 @@ class PadInvEncoder(AbstractEncoder):
         numbers = tuple(settings.get("paddings", offered))
         shapes = {k: generator.site(f"P{k}").shape for k in numbers}
         side = max((_side(shape) for k, shape in shapes.items() if k), default=0)
+        usual = usual_config(generator)
+        coarsest = max(settings.get("image_size", usual["image_size"])) // 16
         fitting = {
             "paddings": numbers,
             "channels": tuple(shape[0] for shape in shapes.values()),
             "map_side": max(side + 2, 4),
+            # The level of the largest feature that is padded, as published, or the finest one.
+            "level": next((level for level in range(LEVELS) if coarsest << level >= side), LEVELS - 1),
         }
-        return PadInvConfig(**{**usual_config(generator), **fitting, **settings})
+        return PadInvConfig(**{**usual, **fitting, **settings})
+
+    @torch.no_grad()
+    def fit_to(self, generator: AbstractGenerator) -> None:
+        """Let a training start with rings of zeros, which are the generator's own."""
+        for weight in self.paddings.parameters() if self.config.paddings else ():
+            weight.zero_()
 
     def forward(self, seen: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Codes `[B, L, D]`, to be added to the mean styles, and a map `[B, C, T, T]` for each padding by number."""
         codes, levels = self.branch(seen)
         if not self.config.paddings:
             return codes, {}
-        shared = F.interpolate(
-            self.extractor(levels[-1 - LEVEL]), [self.config.map_side] * 2, mode="bicubic", align_corners=True
-        )
+        extracted = self.extractor(levels[-1 - self.config.level])
+        shared = F.interpolate(extracted, [self.config.map_side] * 2, mode="bicubic", align_corners=True)
         maps = {0: shared} if self.config.paddings[0] == 0 else {}
         return codes, maps | {int(k): head(shared) for k, head in self.paddings.items()}
 

@@ -105,6 +105,9 @@ class SAMEncoder(AbstractEncoder):
         }
         return SAMConfig(**{**usual_config(generator), **fitting, **settings})
 
+    def fit_to(self, generator: AbstractGenerator) -> None:
+        self.fit_deviations(generator)
+
     def fit_deviations(self, generator: AbstractGenerator) -> None:
         """Take the units of Δf from the features of a generator; done once before training."""
         for k, space in enumerate(self.config.spaces[1:]):

@@ -22,7 +22,7 @@ from .._errors import InputError
 from .._files import ensure_folder
 from .._types import Latents, map_latents
 from .._version import __version__
-from ..encoders import AbstractEncoder, SAMEncoder, load_encoder, make_encoder, save_encoder
+from ..encoders import AbstractEncoder, load_encoder, make_encoder, save_encoder
 from ..generators import AbstractGenerator
 from ..metrics import get_metric
 from ..metrics._base import AbstractMetric
@@ -192,7 +192,7 @@ class _Run:
         styles, pictures = draw_samples(self.generator, count, noise, self.rendering)
         batch = Batch(pictures, styles, self._style_regions(count), noise)
         latents = self._encode(batch)
-        latent = self.losses.of_samples(latents[self.losses.invert.spaces[0].name]["w"], batch)
+        latent = self.losses.of_samples(latents, batch)
         return {"loss": self.losses.weights["latent"] * latent, "latent": latent}
 
     def _batch(self, step: int) -> Batch:
@@ -305,8 +305,7 @@ def _new_encoder(generator: AbstractGenerator, training: EncoderTraining) -> Abs
     }
     with _seeded(mixed(training.seed, "weights", 0), torch.device("cpu")):
         encoder = make_encoder(training.architecture, generator, **settings)
-    if isinstance(encoder, SAMEncoder):
-        encoder.fit_deviations(generator)
+    encoder.fit_to(generator)
     return encoder.train()
 
 

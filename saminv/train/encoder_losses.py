@@ -215,7 +215,7 @@ class EncoderLosses(nn.Module):
         if "code" in self.weights:
             parts["code"] = self._codes(latents, found)
         if "latent" in self.weights and batch.styles is not None:
-            parts["latent"] = self.of_samples(styles, batch)
+            parts["latent"] = self.of_samples(latents, batch)
         if any(name in self.weights for name in ("prior", "deviation", "feature", "padding")):
             penalties = self.invert.penalties(latents)
             parts |= {name: value.mean() for name, value in penalties.items() if name in self.weights}
@@ -235,10 +235,25 @@ class EncoderLosses(nn.Module):
             parts[name] = torch.stack(values).sum()
         return parts
 
-    def of_samples(self, styles: Tensor, batch: Batch) -> Tensor:
-        """Squared error `[]` of the samples' styles, in units of the variance of w; ours."""
+    def of_samples(self, latents: Latents, batch: Batch) -> Tensor:
+        """Squared error `[]` of what is said of samples, in units of variances, summed over the spaces; ours.
+
+        All of it is known: the styles; that features do not change; that padding is the generator's own; and which
+        feature the styles lead to, of which a feature code takes the place.
+        """
         assert batch.styles is not None
-        return (styles[len(styles) - len(batch.styles) :] - batch.styles).square().mean() / self.spread
+        generator, count, total = self.invert.generator, len(batch.styles), batch.images.new_zeros(())
+        for space in self.invert.spaces:
+            if space.name not in latents:
+                continue
+            known = space.init(generator, batch.styles)
+            scales = {"w": self.spread**0.5} if space is self.invert.spaces[0] else space.step_scale(generator, known)
+            errors = [
+                ((latents[space.name][key][-count:] - value) / scales.get(key, 1.0)).square().mean()
+                for key, value in known.items()
+            ]
+            total = total + torch.stack(errors).mean()
+        return total
 
     def _codes(self, latents: Latents, found: Inversions) -> Tensor:
         """How far feature codes are from the features that they replace `[]` (Eq. 4 of Feature-Style)."""
