@@ -256,7 +256,7 @@ class _Run:
             made = self.losses.invert.full(average.encode(real, self.generator, batch.regions), batch)
             for name, value in self._figures(made, real).items():
                 totals[name] = totals.get(name, 0.0) + float(value.sum())
-            if len(shown) < SHEET:
+            if len(shown) < 2 * SHEET:
                 shown += [image for pair in zip(real, made) for image in pair]
         sheet = torch.stack(shown[: 2 * SHEET]).cpu().nan_to_num(0.0)
         images.save(self.place / SAMPLES / f"{self.trainer.step:09d}.png", tiled(sheet, SHEET_COLUMNS))
