@@ -56,6 +56,8 @@ def test_bundled_weights_are_as_small_as_promised():
     weights = ROOT / "saminv" / "weights"
     assert (weights / "demo-generator.safetensors").stat().st_size <= 8_000_000
     assert (weights / "demo-vision.safetensors").stat().st_size <= 3_000_000
+    for encoder in weights.glob("demo-encoder-*.safetensors"):
+        assert encoder.stat().st_size <= 4_000_000
 
 
 def test_the_package_has_everything_it_needs_to_run(unpacked):
