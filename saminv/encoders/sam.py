@@ -38,6 +38,7 @@ class SAMConfig(EncoderConfig):
         spaces: W+ and feature spaces, the most editable first.
         channels: Of the feature of each space after W+.
         sizes: Height and width of these features.
+        per_level: Styles that each level of the pyramid gives, the coarsest first; 3, 4 and the rest if empty.
         widths, blocks, reduction: Of the trunk of each network.
         decoder: Channels of the decoders to Δf.
         head_width: Channels inside each map2style; as many as a style has numbers where 0.
@@ -46,6 +47,7 @@ class SAMConfig(EncoderConfig):
     spaces: tuple[str, ...] = (STYLES,)
     channels: tuple[int, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    per_level: tuple[int, ...] = ()
     widths: tuple[int, ...] = (32, 64, 96, 128)
     blocks: tuple[int, ...] = (1, 1, 1, 1)
     reduction: int = REDUCTION
@@ -55,6 +57,8 @@ class SAMConfig(EncoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_stages(self.widths, self.blocks, self.reduction)
+        if self.per_level and (len(self.per_level) != 3 or sum(self.per_level) != self.num_styles):
+            raise InputError(f"per_level must share {self.num_styles} styles out among 3 levels; got {self.per_level}.")
         if min(self.decoder - 1, self.head_width) < 0:
             raise InputError(
                 f"decoder must be from 1 up and head_width from 0 up, got {self.decoder} and {self.head_width}."
@@ -83,7 +87,7 @@ class SAMEncoder(AbstractEncoder):
         super().__init__(config)
         self.provides = frozenset(config.spaces)
         inputs, sizes = 3 + len(config.spaces), (config.widths, config.blocks, config.reduction)
-        levels = usual_levels(config.num_styles)
+        levels = config.per_level or usual_levels(config.num_styles)
         self.styles = StyleBranch(
             inputs, config.style_dim, max(config.image_size), levels, *sizes, head_width=config.head_width
         )

@@ -220,7 +220,8 @@ class _Run:
         """Regions of samples, which are in the style space everywhere; none for encoders that take none."""
         if not self.encoder.takes_regions:
             return None
-        spaces = self.encoder.config.spaces if like is None else like.spaces
+        # Where no pixel belongs to the others, their Δf has no effect and need not be computed.
+        spaces = self.encoder.config.spaces[:1] if like is None else like.spaces
         formulation = "paper" if like is None else like.formulation
         size = self.generator.image_size
         return Regions.uniform(count, size, spaces, spaces[0], formulation=formulation, device=self.device)

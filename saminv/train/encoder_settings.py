@@ -194,8 +194,8 @@ PRESETS: dict[str, EncoderTraining] = {
 }
 """The published ways by name. Lengths are those of the papers that say them, else as long as is usual."""
 SMALL: dict[str, dict[str, Any]] = {
-    "gradual": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 32},
-    "padinv": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 32},
+    "gradual": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 40},
+    "padinv": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 40},
     "feature-style": {"widths": (8, 16, 48, 48), "blocks": (1, 1, 1, 1)},
     "sam": {
         "widths": (8, 16, 32, 64),
@@ -254,6 +254,9 @@ def encoder_training_for(
     if scale == "small":
         network |= SMALL[usual.architecture]
         fields |= SMALL_SCHEDULE
+        if generator is not None and usual.architecture != "feature-style":
+            # Read off finer levels, styles are both slower to compute and slower to learn.
+            network["per_level"] = (generator.num_styles, 0, 0)
     if usual.architecture == "padinv":
         network["widths"] = _fitting(network.get("widths"), generator)
     fields |= changes
