@@ -62,10 +62,10 @@ class GradualConfig(EncoderConfig):
         super().__post_init__()
         if self.trunk not in TRUNKS:
             raise InputError(f"trunk must be one of {', '.join(TRUNKS)}; got {self.trunk!r}.")
-        if min(self.iterations, self.head_width) < 0:
-            raise InputError(
-                f"iterations and head_width must be from 0 up, got {self.iterations} and {self.head_width}."
-            )
+        if self.iterations < 0:
+            raise InputError(f"iterations must be from 0 up, got {self.iterations}.")
+        if self.head_width < 0:
+            raise InputError(f"head_width must be from 0 up, got {self.head_width}.")
         check_stages(self.widths, self.all_blocks, self.reduction if self.trunk == "ir-se" else 1)
         if sum(self.levels) != self.num_styles or (not self.pyramid and any(self.levels[1:])):
             raise InputError(
