@@ -124,7 +124,13 @@ TRAININGS: dict[str, Demo] = {
     "feature-style": Demo(
         "feature-style",
         100_000,
-        {"scales": 1, "l2_compared": ("styles", "full"), "l2_samples_only": False},
+        {
+            "steps": 1200,
+            "regression": 600,
+            "scales": 1,
+            "l2_compared": ("styles", "full"),
+            "l2_samples_only": False,
+        },
     ),
     "sam": Demo("sam", 3000, {}),
 }
