@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -11,12 +12,13 @@ from common import Record, Scene, generator, metric
 from torch import Tensor
 
 from saminv import Solution, allocate
-from saminv.demo import CAR_SEGMENTS, render
+from saminv.demo import CAR_SEGMENTS, render, sample_scenes
 from saminv.demo.codes import code_of_factors
-from saminv.demo.scenes import FACTOR_INDEX
+from saminv.demo.scenes import BINARY_FACTORS, FACTOR_INDEX
 from saminv.demo.train_directions import AMOUNT
 from saminv.editing import resolve_direction
 from saminv.metrics import drift, edit_effect, get_metric
+from saminv.metrics.editing import change
 from saminv.metrics.vision import VisionNet, load_vision
 from saminv.segment import Segments
 
@@ -24,6 +26,8 @@ EDITED = ("car_hue", "car_size", "car_x")
 """Factors whose edits are measured."""
 MARGIN = 4
 """Pixels around the edited object that do not count as outside it."""
+READ, READ_SEED = 96, 70_000
+"""Scenes on which it is seen how well factors are read, and their seed."""
 VISIBLE = 0.02
 """Change of a pixel, in [-1, 1], above which the renderer counts as having changed it."""
 
@@ -46,8 +50,21 @@ def read_factor(image: Tensor, name: str) -> Tensor:
     return vision().factors(image.clamp(-1, 1))[:, FACTOR_INDEX[name]]
 
 
+@torch.no_grad()
+def reading_quality(names: Sequence[str]) -> dict[str, float]:
+    """R^2 of factors as the vision network reads them off renderings with strangers, by name."""
+    scenes = sample_scenes(READ, READ_SEED, strangers=True)
+    read = vision().factors(scenes.images)
+    found = {}
+    for name in names:
+        truth = scenes.factors[:, FACTOR_INDEX[name]]
+        error = change(truth, read[:, FACTOR_INDEX[name]], vision().config.period(name))
+        found[name] = float(1 - error.square().mean() / truth.var(correction=0))
+    return found
+
+
 class EditTrial:
-    """The edits of one scene: each factor is moved by strength 1 towards the middle of its range.
+    """The edits of one scene: each factor is moved by strength 1 towards the middle of its range, or flipped.
 
     Effects are relative to the same edit of the scene's own code, the latent whose factors are the scene's. Drift is
     the RMS change outside the edited object, which is the car before and after together with all pixels that the
@@ -55,40 +72,44 @@ class EditTrial:
     """
 
     @torch.no_grad()
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, edited: Sequence[str] = EDITED) -> None:
         self.scene = scene
         factors = scene.batch.factors
-        self.signs = {name: 1.0 if float(factors[0, FACTOR_INDEX[name]]) < 0.5 else -1.0 for name in EDITED}
+        self.signs = {name: 1.0 if float(factors[0, FACTOR_INDEX[name]]) < 0.5 else -1.0 for name in edited}
         styles = generator().mapping(code_of_factors(factors, generator().z_dim, scene.index))
         plain = _synthesis(styles)
         self.references: dict[str, tuple[Tensor, Tensor]] = {}
         self.pictures: dict[str, tuple[Tensor, Tensor]] = {}
         for name, sign in self.signs.items():
-            edited = _synthesis(styles + sign * resolve_direction(name, generator()))
-            self.references[name] = (read_factor(plain, name), read_factor(edited, name))
-            self.pictures[name] = (plain.clamp(-1, 1), edited.clamp(-1, 1))
-        self.outside = {name: self._outside(name) for name in EDITED}
+            after = _synthesis(styles + sign * resolve_direction(name, generator()))
+            self.references[name] = (read_factor(plain, name), read_factor(after, name))
+            self.pictures[name] = (plain.clamp(-1, 1), after.clamp(-1, 1))
+        self.outside = {name: self._outside(name) for name in self.signs}
 
     def _outside(self, name: str) -> Tensor:
         """`[1, 1, H, W]`, 1 where an edit of the factor should change nothing."""
         before = self.scene.clean.batch
-        factors = before.factors.clone()
-        factors[:, FACTOR_INDEX[name]] += self.signs[name] * AMOUNT
-        after = render(factors.clamp(0, 1))
+        after = render(moved_factors(before.factors, name, self.signs[name]))
         car = torch.tensor(CAR_SEGMENTS)
         touched = torch.isin(before.segments, car) | torch.isin(after.segments, car)
         touched |= ((after.images - before.images).abs() > VISIBLE).any(dim=1)
         return 1 - F.max_pool2d(touched[:, None].float(), 2 * MARGIN + 1, 1, MARGIN)
 
     @torch.no_grad()
-    def measure(self, solution: Solution, skip: str | None = None) -> Record:
-        """Effect, drift, and change of the strangers by factor; ``skip`` renders the edits in that way instead."""
+    def measure(self, solution: Solution, skip: str | None = None, within: str | None = None) -> Record:
+        """Effect, drift, and change of the strangers by factor.
+
+        Args:
+            solution: Of the scene.
+            skip: Renders the edits in that way instead.
+            within: Segment outside of which nothing is to change.
+        """
         if skip is not None:
             options = {**solution.provenance["space_options"], "skip": skip}
             solution = replace(solution, provenance={**solution.provenance, "space_options": options})
         found: Record = {"effect": {}, "drift": {}, "stranger_drift": {}}
-        for name in EDITED:
-            edited = solution.edit(name, self.signs[name])
+        for name, sign in self.signs.items():
+            edited = solution.edit(name, sign, within=within)
             before, after = read_factor(solution.image, name), read_factor(edited, name)
             period = vision().config.period(name)
             found["effect"][name] = float(edit_effect(before, after, *self.references[name], period=period))
@@ -96,6 +117,13 @@ class EditTrial:
             found["drift"][name] = float(drift(*pictures, self.outside[name]))
             found["stranger_drift"][name] = float(drift(*pictures, (self.scene.batch.stranger_masks > 0.5).float()))
         return {**found, **{f"mean_{key}": _mean(found[key]) for key in ("effect", "drift", "stranger_drift")}}
+
+
+def moved_factors(factors: Tensor, name: str, sign: float) -> Tensor:
+    """Factors `[B, F]` with one of them moved as far as strength 1 moves it; one of two values is flipped."""
+    column, moved = FACTOR_INDEX[name], factors.clone()
+    moved[:, column] += sign * (1.0 if name in BINARY_FACTORS else AMOUNT)
+    return moved.clamp(0, 1)
 
 
 def _synthesis(styles: Tensor) -> Tensor:
