@@ -13,9 +13,7 @@ Reference:
 from __future__ import annotations
 
 import statistics
-import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from common import HELD_OUT, Record, Scene
@@ -29,8 +27,10 @@ from saminv.demo.strangers import add_strangers
 from saminv.demo.train_directions import AMOUNT
 from saminv.editing import LinearDirection, fit_boundary
 from saminv.editing.apply import edit_at, solution_styles
-from saminv.metrics import get_set_metric
 from saminv.metrics.editing import change
+from saminv.metrics.features import get_extractor
+from saminv.metrics.sets import frechet_distance, kernel_distance
+from saminv.metrics.statistics import FeatureStatistics
 
 ATTRIBUTES = ("car_hue", "car_size", "car_x", "car_y")
 """Factors that are edited: those of the car that every scene shows to any degree."""
@@ -50,7 +50,7 @@ def across_boundaries(solutions: Sequence[Solution], scenes: Sequence[Scene]) ->
     """
     factors = torch.cat([scene.batch.factors for scene in scenes])
     codes = torch.cat([solution_styles(solution).cpu() for solution in solutions])
-    distances = set_metrics()
+    made, reference = (FeatureStatistics(get_extractor("demo"), keep=True) for _ in range(2))
     accuracies, effects = [], []
     for name in ATTRIBUTES:
         more = factors[:, FACTOR_INDEX[name]] > MIDDLE
@@ -67,8 +67,13 @@ def across_boundaries(solutions: Sequence[Solution], scenes: Sequence[Scene]) ->
         edited = torch.cat([edit_at(s, direction, sign).clamp(-1, 1) for s, sign in zip(solutions, parts)])
         before = torch.cat([solution.image for solution in solutions])
         effects += _moved(before, edited, signs, name)
-        add(distances, edited, real(scenes, name, signs))
-    return {"accuracy": statistics.fmean(accuracies), "effect": statistics.median(effects), **_computed(distances)}
+        made.update(edited)
+        reference.update(real(scenes, name, signs))
+    return {
+        "accuracy": statistics.fmean(accuracies),
+        "effect": statistics.median(effects),
+        **_distances(made, reference),
+    }
 
 
 @torch.no_grad()
@@ -76,23 +81,12 @@ def unedited(scenes: Sequence[Scene]) -> Record:
     """FID and KID of the scenes themselves: what no edit at all has."""
     images = torch.cat([scene.batch.images for scene in scenes])
     factors = torch.cat([scene.batch.factors for scene in scenes])
-    distances = set_metrics()
+    made, reference = (FeatureStatistics(get_extractor("demo"), keep=True) for _ in range(2))
     for name in ATTRIBUTES:
         signs = torch.where(factors[:, FACTOR_INDEX[name]] > MIDDLE, -1.0, 1.0)
-        add(distances, images, real(scenes, name, signs))
-    return _computed(distances)
-
-
-def set_metrics() -> dict[str, Any]:
-    """FID and KID that have seen no pictures; KID takes all pictures at once."""
-    return {"fid": get_set_metric("fid-demo"), "kid": get_set_metric("kid-demo", subsets=1, subset_size=None)}
-
-
-def add(distances: dict[str, Any], pictures: Tensor, reference: Tensor) -> None:
-    """Show pictures and their reference to metrics of sets."""
-    for distance in distances.values():
-        distance.update(pictures)
-        distance.update_reference(reference)
+        made.update(images)
+        reference.update(real(scenes, name, signs))
+    return _distances(made, reference)
 
 
 def real(scenes: Sequence[Scene], name: str, signs: Tensor) -> Tensor:
@@ -110,8 +104,8 @@ def _moved(before: Tensor, after: Tensor, signs: Tensor, name: str) -> list[floa
     return (signs * change(*read, vision().config.period(name)) / AMOUNT).tolist()
 
 
-def _computed(distances: dict[str, Any]) -> Record:
-    with warnings.catch_warnings():
-        # Fewer pictures than features: said on the page.
-        warnings.simplefilter("ignore", UserWarning)
-        return {name: distance.compute() for name, distance in distances.items()}
+def _distances(made: FeatureStatistics, reference: FeatureStatistics) -> Record:
+    """FID, and KID over all pictures at once."""
+    moments = [part for found in (made, reference) for part in (found.mean, found.covariance())]
+    vectors = [found.vectors().double() for found in (made, reference)]
+    return {"fid": frechet_distance(*moments), "kid": float(kernel_distance(*vectors))}
