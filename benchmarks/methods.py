@@ -42,12 +42,13 @@ from measures import EditTrial, car_area, reading_quality, reconstruction
 
 import saminv
 from saminv import PRESETS, Solution, Status
+from saminv.demo.edits import WELL_READ
 from saminv.demo.segmenter import CAR
 from saminv.encoders import ENCODERS
 
 TOGETHER = 8
 """Scenes that are inverted in one batch."""
-EDITED = ("car_hue", "car_size", "car_x", "car_y", "window_tint", "headlights")
+EDITED = WELL_READ
 """Factors whose edits are measured."""
 OTHERS = ("car_lightness", "body_length", "cabin_height", "wheel_size")
 """The car's factors besides these and the facing, which mirrors it."""

@@ -13,7 +13,7 @@ from .against import AgainstReport
 from .ceilings import middle
 from .descent import Tracks, reached
 from .kernels import KernelReport
-from .quality import QualityReport, Row
+from .rows import QualityReport, Row
 from .speed import SpeedReport, StepTime
 from .target import TargetReport
 
@@ -76,10 +76,12 @@ def describe_quality(report: QualityReport) -> str:
     """The report as Markdown: what was compared, what each figure is, and the table."""
     height, width = report.image_size
     head = f"Generator {report.generator}, {report.pictures} pictures of {width} x {height}, {report.device}."
+    notes = [line for note in report.notes for line in ("", note)]
     names = [name for name in report.definitions if name != "seconds"]
     shown = [name for name in names if any(name in row.means for row in report.rows)]
     lines = [
         head,
+        *notes,
         "",
         *(f"- {name}: {meaning}" for name, meaning in report.definitions.items()),
         "",
