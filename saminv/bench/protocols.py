@@ -73,7 +73,7 @@ class Protocol:
         if sorted(metrics) != sorted(self.metrics):
             found.append(f"Not as in the paper: the metrics are {', '.join(metrics)}.")
         known = [domain.size for domain in self.domains if domain.size is not None]
-        if len(known) == len(self.domains) and generator.image_size not in known:
+        if known and len(known) == len(self.domains) and generator.image_size not in known:
             height, width = generator.image_size
             found.append(f"Not as in the paper: the generator's pictures are {width} x {height}.")
         return found
