@@ -78,7 +78,7 @@ def make_recipe(
     """
     if preset is None:
         return _single(spaces, tau, **settings)
-    chosen = PRESETS.get(preset)
+    chosen = PRESETS.get(preset.lower() if isinstance(preset, str) else preset)
     settings = {"spaces": spaces, "tau": tau, **settings}
     _check_preset(chosen, settings)
     settings["generator"] = open_generator(settings.get("generator", "demo"), settings.get("device", "auto"))
@@ -89,7 +89,7 @@ def make_recipe(
         given = settings if stage.spaces is None else {**settings, "spaces": stage.spaces}
         weights = {**stage.settings.get("weights", {}), **(settings.get("weights") or {})}
         single = _single(**{**given, **stage.settings, "weights": weights, "steps": steps})
-        stages.append(replace(single, preset=preset))
+        stages.append(replace(single, preset=chosen.name))
     return replace(stages[-1], before=tuple(stages[:-1]))
 
 

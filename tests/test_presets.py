@@ -149,7 +149,15 @@ def test_a_sweep_takes_none(toy, pictures):
 
 def test_the_page_lists_them():
     page = (Path(__file__).parent.parent / "docs" / "presets.md").read_text()
-    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    table, differences = page.split("## What differs from the papers")
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    for line in differences.splitlines():
+        assert not line.startswith("| `") or line.split("`")[1] in PRESETS
     assert set(rows) == set(PRESETS)
     for name, row in rows.items():
         assert row.rstrip(" |").endswith(PRESETS.get(name).reference.split(", ", 2)[2])
+
+
+def test_names_have_no_case(pictures, toy):
+    found = saminv.invert(pictures, preset="W+", generator=toy, **SETTINGS)
+    assert found.provenance["preset"] == "w+" and set(found.latents) == {"W+"}

@@ -78,7 +78,9 @@ def add_inversion_options(
         "--spaces", nargs="+", metavar="SPACE", help="such as W+ F4 F6; the generator's own choice if not given"
     )
     if tau and allocation:
-        group.add_argument("--preset", choices=sorted(PRESETS), help="a published way to invert instead of these")
+        group.add_argument(
+            "--preset", type=str.lower, choices=sorted(PRESETS), help="a published way to invert instead of these"
+        )
     if tau:
         _add_threshold(group)
     if allocation:
