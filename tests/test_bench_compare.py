@@ -126,6 +126,14 @@ def test_pictures_that_fail_now_are_worse():
     assert found.changes[0].before == found.changes[0].after == sum(SPREAD[:-1]) / 5
 
 
+def test_numbers_that_are_none_count_for_nothing():
+    after = report(sam=[*SPREAD[:-1], math.nan])
+    assert [change.pairs for change in compare_quality(report(sam=SPREAD), after).changes] == [5]
+    after = without_values(report(sam=SPREAD))
+    after["rows"][0]["psnr"] = math.nan
+    assert compare_quality(report(sam=SPREAD), after).changes == []
+
+
 def test_what_else_differs_is_said():
     before, after = report(sam=SPREAD, pti=SPREAD), report(sam=SPREAD)
     after["settings"], after["device"] = {"seed": 1}, "GPU"
@@ -146,6 +154,7 @@ def test_what_else_differs_is_said():
         ({"rows": [{"method": "pti", "steps": 40}]}, "no method with the same steps in common"),
         ({"rows": [{"method": "sam"}]}, r"no report .*KeyError"),
         ({"rows": [{"method": "sam", "steps": 40, "each": {"psnr": [1.0]}}]}, "psnr has 1 values for 6 pictures"),
+        ({"rows": [{"method": "sam", "steps": 40, "images": "many"}]}, "no report .*many"),
         ({"rows": 3}, "no report"),
     ],
 )

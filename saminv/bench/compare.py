@@ -185,6 +185,8 @@ class _Report:
                     if len(values) != len(sources):
                         raise ValueError(f"{name} has {len(values)} values for {len(sources)} pictures")
                     [float(value) for value in values if value is not None]
+                numbers = [value for name, value in row.items() if name in ("images", FAILED) or name.endswith("_se")]
+                [float(value) for value in numbers if value is not None]
             {key: str(content[key]) for key in ("generator", "pictures", "image_size")}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
@@ -196,7 +198,12 @@ class _Report:
     def values(self, key: Key, metric: str) -> dict[str, float]:
         """A figure of the single pictures by name, where it is known and finite."""
         each = self.rows[key].get("each", {}).get(metric, [])
-        return {name: float(value) for name, value in zip(self.sources, each) if value is not None}
+        return {name: float(value) for name, value in zip(self.sources, each) if _known(value)}
+
+
+def _known(value: Any) -> bool:
+    """Whether something is a finite number."""
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _steps(row: Mapping[str, Any]) -> int | None:
@@ -240,7 +247,7 @@ def _changes(old: _Report, new: _Report, key: Key, level: float, tolerance: floa
             differences = [other[name] - one[name] for name in shared]
             first, second = (statistics.fmean(values[name] for name in shared) for values in (one, other))
             noise = _paired_noise(differences, level)
-        elif isinstance(before.get(metric), (int, float)) and isinstance(after.get(metric), (int, float)):
+        elif _known(before.get(metric)) and _known(after.get(metric)):
             first, second = float(before[metric]), float(after[metric])
             noise = _pooled_noise(before, after, metric, level)
         else:
@@ -271,7 +278,7 @@ def _pooled_noise(before: Mapping[str, Any], after: Mapping[str, Any], metric: s
     """How far two means may be apart by chance, by Welch's approximation; None where an error is not known."""
     errors = [row.get(f"{metric}_se") for row in (before, after)]
     counts = [row.get("images") or 0 for row in (before, after)]
-    if any(error is None for error in errors) or min(counts) < 2:
+    if not all(map(_known, errors)) or min(counts) < 2:
         return None
     squares = [float(error) ** 2 for error in errors if error is not None]
     if not sum(squares):

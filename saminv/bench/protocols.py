@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from .._registry import Registry
 from ..generators import AbstractGenerator
 
-FIRST, RANDOM, ALL = "the first", "random", "all"
+FIRST, RANDOM, ALL = "first", "random", "all"
 """Which of the pictures are taken."""
 SQUARE_256, SQUARE_1024 = (256, 256), (1024, 1024)
 
@@ -64,7 +64,11 @@ class Protocol:
 
     def notes(self, generator: AbstractGenerator, pictures: int, metrics: list[str]) -> list[str]:
         """What a report by this protocol says beside its table."""
-        taken = "all pictures" if self.count is None else f"{self.order} {self.count:,} pictures"
+        taken = {
+            FIRST: f"the first {self.count or 0:,} pictures",
+            RANDOM: f"{self.count or 0:,} random pictures",
+            ALL: "all pictures",
+        }[self.order]
         found = [f"Protocol of {self.title} ({self.reference}): {', '.join(self.metrics)} over {taken}."]
         found += [f"{domain}." for domain in self.domains]
         found += [self.unsaid] if self.unsaid else []

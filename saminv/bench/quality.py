@@ -113,7 +113,7 @@ def measure_quality(
         pictures=len(items),
         image_size=opened.image_size,
         sources=sources,
-        settings={**_plain(settings), "encoder": str(encoder), "batch": batch},
+        settings={**_plain(settings), "encoder": Path(str(encoder)).name, "batch": batch},
         protocol=None if protocol is None else protocol.name,
         notes=_notes(protocol, split, opened, len(items), chosen),
         definitions=words,

@@ -166,8 +166,9 @@ def at_size(image: Tensor, size: tuple[int, int] | None) -> Tensor:
 
 def definition(name: str, size: tuple[int, int] | None = None) -> tuple[str, str]:
     """What a metric is, in a sentence or two, and which way is better."""
-    metric = get_metric(name) if name in METRICS else get_set_metric(name)
+    metric: Any = get_metric(name) if name in METRICS else get_set_metric(name)
     first = (type(metric).__doc__ or "").strip().split("\n\n")[0]
     better = HIGHER if getattr(metric, "higher_is_better", False) else LOWER
     resized = "" if size is None else f" Compared at {size[1]} x {size[0]}, resized bilinearly with antialiasing."
-    return f"{' '.join(first.split())} Pictures in [-1, 1], clamped; {better} is better.{resized}", better
+    features = f" Features: {metric.extractor.what}." if isinstance(metric, AbstractFeatureDistance) else ""
+    return f"{' '.join(first.split())} Pictures in [-1, 1], clamped; {better} is better.{resized}{features}", better
