@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close
-from torch import Tensor
+from torch import Tensor, nn
 from toys import toy_stylegan2
 
 import saminv
@@ -172,6 +173,23 @@ def test_open_clip_embeds_as_it_does_by_itself(tiny) -> None:
         assert_close(clip.images(2 * pixels - 1), network.encode_image((pixels - mean) / std), 1e-4)
     assert clip.images(torch.zeros(1, 3, 128, 128)).shape == (1, 16)
     assert clip.name == "saminv-tiny-tiny"
+
+
+def test_weights_get_the_activation_that_they_were_trained_with(tiny, monkeypatch) -> None:
+    open_clip, _, path = tiny
+    asked = []
+
+    def create(model: str, weights: str, **options: Any) -> nn.Module:
+        asked.append((model, weights, options["force_quick_gelu"]))
+        return built("saminv-tiny", **options)
+
+    built = open_clip.create_model
+    monkeypatch.setattr(open_clip, "create_model", create)
+    clip = Clip("ViT-B-32", "openai")
+    assert any(type(module).__name__ == "QuickGELU" for module in clip.network.modules())
+    Clip("ViT-B-32", "laion2b_s34b_b79k")
+    Clip("saminv-tiny", path)
+    assert [quick for _, _, quick in asked] == [True, False, False]
 
 
 def test_open_clip_weights_that_are_none(tiny, tmp_path) -> None:

@@ -60,14 +60,14 @@ def scored(generator: AbstractGenerator, codes: Tensor, scores: Mapping[str, Sco
     return {name: found[name].detach().cpu().double() for name in scores}
 
 
-def check_count(count: int, what: str = "samples") -> int:
-    """``count`` if it is a whole number from 2 up.
+def check_count(count: int, what: str = "samples", least: int = 2) -> int:
+    """``count`` if it is a whole number from ``least`` up.
 
     Raises:
         InputError: If it is not.
     """
-    if not isinstance(count, int) or count < 2:
-        raise InputError(f"{what} is {count!r}; it must be a whole number from 2 up.")
+    if not isinstance(count, int) or count < least:
+        raise InputError(f"{what} is {count!r}; it must be a whole number from {least} up.")
     return count
 
 

@@ -110,7 +110,7 @@ def ganspace_directions(
 
     Args:
         generator: Any.
-        count: Number of directions.
+        count: Number of directions; there are no more than samples less one.
         site: Feature site such as "F4", or None for w.
         samples: 10,000 for w and 2,000 for features where None.
         layers: Style slots that the directions change; all where None.
@@ -128,7 +128,7 @@ def ganspace_directions(
     slots = list(range(generator.num_styles)) if layers is None else check_slots(layers, generator.num_styles)
     usual = SAMPLES_OF_W if site is None else SAMPLES_OF_FEATURES
     codes = sample_codes(generator, usual if samples is None else samples, seed, label)
-    kept = check_count(count, "count")
+    kept = check_count(count, "count", least=1)
     rows, share = _of_w(codes, kept) if site is None else _of_features(generator, codes, site, kept)
     whole = torch.zeros(len(rows), generator.num_styles, generator.style_dim)
     whole[:, slots] = rows.cpu().float()[:, None]
@@ -146,8 +146,10 @@ def ganspace_directions(
 def _of_w(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Components of w times their deviation `[K, D]`, and their share of the variance `[K]`."""
     variance, vectors = torch.linalg.eigh(torch.cov(codes.double().t()))
-    kept = variance.flip(0)[:count].clamp_min(0)
-    rows = fixed_signs(vectors.flip(1)[:, :count].t())
+    # Along others there is no variance but that of rounding: fewer samples than numbers, or parts that never vary.
+    real = int((variance > 1e-10 * variance[-1]).sum())
+    kept = variance.flip(0)[: min(count, real)]
+    rows = fixed_signs(vectors.flip(1)[:, : len(kept)].t())
     return rows * kept.sqrt()[:, None], kept / variance.sum()
 
 

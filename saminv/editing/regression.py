@@ -15,7 +15,7 @@ from ._samples import Scores, sample_codes, scored
 from .change import LinearDirection, check_slots
 from .sets import DirectionSet
 
-SAMPLES = 4000
+SAMPLES, LEAST = 4000, 16
 RIDGE = 1e-3
 """Added to the diagonal of the covariance of w, in mean variances."""
 
@@ -36,13 +36,21 @@ def regress(codes: Tensor, attributes: Tensor) -> Fit:
     are those on the last quarter of the samples, which the fit does not see.
 
     Raises:
-        InputError: If an attribute is the same for all samples, or one follows from the others.
+        InputError: If there are fewer than 16 samples, an attribute is the same for all of them or for the last
+            quarter, or one follows from the others.
     """
+    if len(codes) < LEAST:
+        raise InputError(
+            f"There are {len(codes)} samples; a regression needs {LEAST}, and better some for each number of w."
+        )
     w, y = codes.double().cpu(), attributes.double().cpu()
     w, y = w - w.mean(dim=0), y - y.mean(dim=0)
     train = slice(0, 3 * len(w) // 4)
-    if not bool((y[train].square().mean(dim=0) > 0).all()):
-        raise InputError("An attribute is the same for all samples; there is no direction along it.")
+    if not all(bool((y[part].std(dim=0) > 0).all()) for part in (train, slice(train.stop, None))):
+        raise InputError(
+            "An attribute is the same for all samples, or for the last quarter, on which the fit is tried; there is no "
+            "direction along it. Take more samples."
+        )
     covariance, shared = w[train].t() @ w[train] / len(w[train]), w[train].t() @ y[train] / len(w[train])
     ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
     gradients = torch.linalg.solve(covariance + ridge, shared)

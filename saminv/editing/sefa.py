@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._errors import InputError
 from ..generators import AbstractGenerator
@@ -27,6 +28,7 @@ def sefa_directions(
     layers: Sequence[int] | None = None,
     *,
     normalise: bool = True,
+    whiten: bool = False,
     label: Any = None,
     name: str = "sefa",
 ) -> DirectionSet:
@@ -36,17 +38,24 @@ def sefa_directions(
     other. As in the published code, a slot counts by the layer of its convolution; a toRGB counts where its slot has
     no other layer. Where layers read a class embedding beside noise, only the noise counts and changes.
 
+    The paper takes all steps of one length as equal, which they are for a normal z. The w of a mapping network varies
+    far more along some directions than along others; ``whiten`` takes steps as equal that are equally likely.
+
     Args:
         generator: Any with layers that read its styles linearly.
         count: Number of directions, at most D, or the numbers of the noise.
         layers: Style slots whose layers count, and which the directions change; all where None.
         normalise: Give each row of A unit length first, as the published code does and the paper does not.
+        whiten: Look for n = L v with the largest ||A L v||^2, v of unit length and L L' the covariance of w. This is
+            our variant.
         label: Class of a conditional generator, by whose samples strength 1 is measured.
         name: Of the set.
 
     Returns:
-        Directions "0", "1", ... whose strength 1 is a standard deviation of w. Values: "eigenvalue", "variance" (share
-        of the sum of all eigenvalues), "deviation".
+        Directions "0", "1", ... whose strength 1 is a standard deviation of w; of whitened ones it is L v, a step of
+        Mahalanobis length 1. Values: "eigenvalue", "variance" (share of the sum of all eigenvalues), "above_random"
+        (the eigenvalue relative to the largest one of random weights with rows as long; up to 1 it may be chance
+        alone), "deviation".
 
     Raises:
         InputError: If the generator has no such layers, or a slot does not exist or has none.
@@ -60,18 +69,22 @@ def sefa_directions(
         matrices += [layer.matrix.double() for layer in chosen]
     if not matrices:
         raise InputError(f"No layer reads the style slots {slots}; those that are read: {_read_slots(found)}.")
+    factor = generator.style_factor(label).to(matrices[0])
     # The styles of one label are random in these.
-    varies = generator.style_factor(label).any(dim=1)
+    varies = factor.any(dim=1)
     stacked = torch.cat(matrices) * varies
     if normalise:
         stacked = stacked / stacked.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    eigenvalues, vectors = torch.linalg.eigh(stacked.t() @ stacked)
-    kept = min(check_count(count, "count"), int(varies.sum()))
-    largest = eigenvalues.flip(0)[:kept]
-    rows = fixed_signs(vectors.flip(1)[:, :kept].t())
-    deviation = spread_along(generator, rows, label)
+    kept = min(check_count(count, "count", least=1), int(varies.sum()))
+    steps = factor if whiten else torch.diag(varies.to(stacked))
+    eigenvalues, vectors = _strongest(stacked @ steps)
+    chance = _strongest(_random_rows(stacked, varies) @ steps)[0][0]
+    rows = fixed_signs((steps @ vectors[:, :kept]).t())
+    if not whiten:
+        rows = rows * spread_along(generator, rows, label)[:, None]
+    largest = eigenvalues[:kept]
     whole = torch.zeros(kept, generator.num_styles, generator.style_dim)
-    whole[:, slots] = (rows * deviation[:, None]).cpu().float()[:, None]
+    whole[:, slots] = rows.cpu().float()[:, None]
     return DirectionSet(
         name,
         "sefa",
@@ -81,10 +94,24 @@ def sefa_directions(
         {
             "eigenvalue": largest.tolist(),
             "variance": (largest / eigenvalues.sum()).tolist(),
-            "deviation": deviation.tolist(),
+            "above_random": (largest / chance).tolist(),
+            "deviation": rows.norm(dim=1).tolist(),
         },
-        {"normalise": normalise},
+        {"normalise": normalise, "whiten": whiten},
     )
+
+
+def _strongest(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues of M'M `[D]`, the largest first, and its eigenvectors as columns `[D, D]`."""
+    values, vectors = torch.linalg.eigh(matrix.t() @ matrix)
+    return values.flip(0), vectors.flip(1)
+
+
+def _random_rows(matrix: Tensor, varies: Tensor) -> Tensor:
+    """Random rows as long as those of a matrix `[C, D]`, in the same numbers of a style."""
+    source = torch.Generator().manual_seed(0)
+    rows = torch.randn(matrix.shape, generator=source, dtype=torch.float64).to(matrix) * varies
+    return rows * (matrix.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True))
 
 
 def _read_slots(layers: Sequence[Any]) -> str:

@@ -59,7 +59,8 @@ class Clip:
 
     Args:
         model: Name of an architecture of open_clip.
-        weights: Tag of published weights, which open_clip fetches, or a file of weights; a file is read as arrays only.
+        weights: Tag of published weights, which open_clip fetches, or a file of weights; a file is read as arrays only,
+            for the model as named: "ViT-B-32-quickgelu" for a file of OpenAI's ViT-B-32.
         device: Where it computes.
 
     Raises:
@@ -81,7 +82,9 @@ class Clip:
                 f"{str(weights)!r} is neither a file nor weights of {model}. Those are: {', '.join(tags) or 'none'}."
             )
         try:
-            network = open_clip.create_model(model, pretrained=str(weights), device=device)
+            # Weights of OpenAI are for another activation than the architecture of the same name has.
+            quick = not from_file and bool(open_clip.get_pretrained_cfg(model, str(weights)).get("quick_gelu"))
+            network = open_clip.create_model(model, str(weights), device=device, force_quick_gelu=quick)
         except Exception as error:
             if not from_file:
                 raise
