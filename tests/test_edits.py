@@ -186,7 +186,7 @@ def test_several_segments_are_edited_together(solution, rows) -> None:
     for words in (["car", "boat"], [99]):
         with pytest.raises(InputError, match="No image has a segment"):
             parts.edit(rows[0], within=words)
-    for nothing in ([], [None], [0.5]):
+    for nothing in ([], [None], 0.5):
         with pytest.raises(InputError, match="names or ids of segments, at least one"):
             parts.edit(rows[0], within=nothing)
 
@@ -286,8 +286,9 @@ def test_frames_go_through_the_strengths_and_back(solution, rows) -> None:
     assert_close(frames[16], solution[0].edit(rows[1], -1.0)[0], 1e-5)
     with pytest.raises(InputError, match="shows one image; this solution has 2"):
         draw_frames(solution, [rows[0]], [0.0, 1.0])
-    with pytest.raises(InputError, match="two strengths"):
-        draw_frames(solution[0], [rows[0]], [1.0])
+    for strengths, count in (([1.0], 4), ([0.0, 1.0], 0)):
+        with pytest.raises(InputError, match=r"two strengths .* and a frame or more"):
+            draw_frames(solution[0], [rows[0]], strengths, count)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])

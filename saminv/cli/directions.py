@@ -20,6 +20,7 @@ from ..editing import (
     Clip,
     DirectionSet,
     direction_names,
+    effects_file,
     ganspace_directions,
     interfacegan_directions,
     kept_names,
@@ -30,14 +31,15 @@ from ..editing import (
 )
 from ..editing._summary import align
 from ..editing.change import parse_slots
+from ..editing.effects import IMAGES
 from ..editing.ganspace import COUNT
 from ..editing.strips import STRENGTHS, draw_samples, draw_strip
-from ..editing.text import IMAGES, MODEL, THRESHOLD, WEIGHTS
+from ..editing.text import MODEL, THRESHOLD, WEIGHTS
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics.vision import load_vision
 from ..solution import Solution
-from ._console import command_group, positive
-from .options import add_safe, safe_bounds, split_names
+from ._console import command_group, on_terminal, positive
+from .options import add_safe, safe_bounds, split_names, strengths
 
 METHODS = ("sefa", "ganspace", "interfacegan", "regression", "text")
 SHOWN = 10
@@ -82,7 +84,7 @@ def add(commands: Any) -> None:
         metavar="D",
         help=f"names or files; of a set the first {SHOWN}, and so of all that are known if none is given",
     )
-    add("--strength", type=float, nargs="+", default=list(STRENGTHS), metavar="S", help="columns (-3 to 3)")
+    add("--strength", type=float, nargs="+", metavar="S", help="columns (-3 to 3; with --safe -1 to 1)")
     add("--solution", type=Path, metavar="FILE", help="show them on this solution instead of on random samples")
     add("--samples", type=positive, default=1, help="random samples to show them on (1)")
     add("--seed", type=int, default=0, help="of the samples (0)")
@@ -175,7 +177,7 @@ def _found(arguments: argparse.Namespace, generator: AbstractGenerator) -> Direc
         return _by_text(arguments, generator, common)
     if slots is not None:
         common["layers"] = slots
-    common["seed"] = arguments.seed
+    common |= {"seed": arguments.seed, "progress": on_terminal()}
     if arguments.samples is not None:
         common["samples"] = arguments.samples
     if arguments.method == "ganspace":
@@ -199,7 +201,10 @@ def _by_text(arguments: argparse.Namespace, generator: AbstractGenerator, common
     if not arguments.text:
         raise InputError('The method text needs texts: --text "a red car" "a car".')
     model = Clip(arguments.clip or MODEL, arguments.clip_weights or WEIGHTS, generator.device)
-    measuring = {"images": arguments.samples or IMAGES, "seed": arguments.seed}
+    measuring: dict[str, Any] = {"images": arguments.samples or IMAGES, "seed": arguments.seed}
+    if arguments.effects is None:
+        kept = effects_file(generator, model, label=arguments.label, **measuring)
+        measuring |= {"cache": kept, "progress": on_terminal()}
     pairs = [(target, neutral) for target, neutral in arguments.text]
     return text_directions(
         generator,
@@ -218,7 +223,7 @@ def _write_samples(arguments: argparse.Namespace, generator: AbstractGenerator) 
     folder = ensure_folder(arguments.write_samples)
     codes = sample_codes(generator, arguments.samples or 100, arguments.seed, arguments.label)
     index = 0
-    for batch in pictures(generator, codes):
+    for batch in pictures(generator, codes, on_terminal()):
         for image in batch:
             images.save(folder / f"{index:05d}.png", image)
             index += 1
@@ -342,12 +347,13 @@ def _show(arguments: argparse.Namespace) -> int:
     chosen = _named(arguments.direction, generator) or direction_names(generator)[:SHOWN]
     if not chosen:
         raise InputError("No direction is known for this generator; saminv directions find sefa finds some.")
+    columns = strengths(arguments, STRENGTHS)
     how: dict[str, Any] = {"safe": safe_bounds(arguments)}
     if arguments.solution is not None:
-        sheet = draw_strip(Solution.load(arguments.solution, generator), chosen, arguments.strength, **how)
+        sheet = draw_strip(Solution.load(arguments.solution, generator), chosen, columns, **how)
     else:
         more = {"samples": arguments.samples, "seed": arguments.seed, "label": arguments.label}
-        sheet = draw_samples(generator, chosen, arguments.strength, **more, **how)
+        sheet = draw_samples(generator, chosen, columns, **more, **how)
     ensure_folder(arguments.out.parent)
     print(images.save(arguments.out, sheet))
     return 0

@@ -17,7 +17,7 @@ from ..editing.references import caption
 from ..editing.strips import FRAMES, draw_frames, draw_strip
 from ..solution import Solution
 from ._console import command, positive
-from .options import add_safe, parse_number, pasted, safe_bounds
+from .options import add_safe, parse_number, pasted, safe_bounds, strengths
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 STRIP, ENDS = [-2.0, -1.0, 0.0, 1.0, 2.0], [-1.0, 1.0]
@@ -49,7 +49,7 @@ def add(commands: Any) -> None:
         type=float,
         nargs="+",
         metavar="S",
-        help="multiples of the direction (1; of a strip -2 to 2, of an animation -1 and 1)",
+        help="multiples of the direction (1; of a strip -2 to 2, or -1 to 1 with --safe; of an animation -1 and 1)",
     )
     add("--together", action="store_true", help="apply the directions at once, each by its share D=SHARE (1)")
     add_safe(parser)
@@ -70,9 +70,9 @@ def _run(arguments: argparse.Namespace) -> int:
     how = {"safe": safe_bounds(arguments), "within": arguments.within}
     if arguments.strip is not None or arguments.animation is not None:
         return _show(arguments, solution, directions, how)
-    strengths = arguments.strength or [1.0]
-    targets = _targets(arguments, solution, [caption(direction) for direction in directions], strengths)
-    wanted = [(direction, strength) for direction in directions for strength in strengths]
+    chosen = strengths(arguments, [1.0])
+    targets = _targets(arguments, solution, [caption(direction) for direction in directions], chosen)
+    wanted = [(direction, strength) for direction in directions for strength in chosen]
     for (direction, strength), files in zip(wanted, targets):
         edited = torch.nan_to_num(edit(solution, direction, strength, **how))
         for index, file in enumerate(files):
@@ -88,10 +88,10 @@ def _show(arguments: argparse.Namespace, solution: Solution, directions: list[An
         raise InputError("--strip and --animation name their own files; leave --out and --paste-back away.")
     if arguments.strip is not None:
         ensure_folder(arguments.strip.parent)
-        print(images.save(arguments.strip, draw_strip(solution, directions, arguments.strength or STRIP, **how)))
+        print(images.save(arguments.strip, draw_strip(solution, directions, strengths(arguments, STRIP), **how)))
     if arguments.animation is not None:
         ensure_folder(arguments.animation.parent)
-        frames = draw_frames(solution, directions, arguments.strength or ENDS, arguments.frames, **how)
+        frames = draw_frames(solution, directions, strengths(arguments, ENDS), arguments.frames, **how)
         print(images.save_animation(arguments.animation, frames))
     return 0
 
@@ -114,11 +114,11 @@ def _share(word: str) -> tuple[str, float]:
 
 
 def _targets(
-    arguments: argparse.Namespace, solution: Solution, names: list[str], strengths: list[float]
+    arguments: argparse.Namespace, solution: Solution, names: list[str], chosen: list[float]
 ) -> list[list[Path]]:
     """Files of the edited pictures, a list per direction and strength; their folder is made and checked."""
     out = arguments.solution.parent if arguments.out is None else arguments.out
-    count = len(names) * len(strengths) * len(solution)
+    count = len(names) * len(chosen) * len(solution)
     if out.suffix.lower() in PICTURES:
         if count > 1:
             raise InputError(f"--out {out} is one file, but there are {count} pictures; name a folder.")
@@ -126,7 +126,7 @@ def _targets(
         return [[out]]
     folder, stem = ensure_folder(out), arguments.solution.stem
     stems = [stem] if len(solution) == 1 else [f"{stem}-{index}" for index in range(len(solution))]
-    captions = [f"{name}{strength:+g}" for name in names for strength in strengths]
+    captions = [f"{name}{strength:+g}" for name in names for strength in chosen]
     # "sefa/3" is no folder.
     plain = [re.sub(r"[^\w.+@=-]", "-", caption) for caption in captions]
     return [[folder / f"{stem}-{caption}.png" for stem in stems] for caption in plain]

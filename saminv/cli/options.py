@@ -269,6 +269,12 @@ def add_safe(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def strengths(arguments: argparse.Namespace, usual: Sequence[float]) -> list[float]:
+    """Strengths as given, else the usual ones; of safe steps, those that go no further."""
+    largest = max(abs(strength) for strength in usual)
+    return arguments.strength or [strength / largest if arguments.safe else strength for strength in usual]
+
+
 def safe_bounds(arguments: argparse.Namespace) -> bool | Bounds:
     """What the options of :func:`add_safe` say.
 

@@ -72,6 +72,7 @@ def regression_directions(
     seed: int = 0,
     label: Any = None,
     name: str = "regression",
+    progress: bool = False,
 ) -> DirectionSet:
     """Directions along attributes, each of which leaves the others alone.
 
@@ -84,6 +85,7 @@ def regression_directions(
         seed: Of the samples.
         label: Class of a conditional generator.
         name: Of the set.
+        progress: Show a bar where pictures are scored by functions.
 
     Returns:
         A direction for each attribute, whose strength 1 is a standard deviation of the attribute. Values: "r2" (of the
@@ -94,7 +96,7 @@ def regression_directions(
     """
     slots = list(range(generator.num_styles)) if layers is None else check_slots(layers, generator.num_styles)
     codes = sample_codes(generator, samples, seed, label)
-    found = scored(generator, codes, scores)
+    found = scored(generator, codes, scores, progress)
     attributes = torch.stack(list(found.values()), dim=1)
     fit = regress(codes, attributes)
     rows = fit.directions * attributes.std(dim=0)[:, None]

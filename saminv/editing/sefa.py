@@ -53,36 +53,33 @@ def sefa_directions(
 
     Returns:
         Directions "0", "1", ... whose strength 1 is a standard deviation of w; of whitened ones it is L v, a step of
-        Mahalanobis length 1. Values: "eigenvalue", "variance" (share of the sum of all eigenvalues), "above_random"
-        (the eigenvalue relative to the largest one of random weights with rows as long; up to 1 it may be chance
-        alone), "deviation".
+        Mahalanobis length 1. Values: "eigenvalue", "variance" (share of the sum of all eigenvalues), "deviation"; and
+        if not whitened "above_random": the eigenvalue relative to the largest one of random weights with rows as long,
+        up to which it may be chance alone.
 
     Raises:
         InputError: If the generator has no such layers, or a slot does not exist or has none.
     """
     slots = list(range(generator.num_styles)) if layers is None else check_slots(layers, generator.num_styles)
-    matrices = []
-    found = style_layers(generator)
-    for slot in slots:
-        reading = [layer for layer in found if layer.slot == slot]
-        chosen = [layer for layer in reading if not layer.paints] or reading
-        matrices += [layer.matrix.double() for layer in chosen]
-    if not matrices:
-        raise InputError(f"No layer reads the style slots {slots}; those that are read: {_read_slots(found)}.")
-    factor = generator.style_factor(label).to(matrices[0])
+    stacked = _matrices(generator, slots)
+    factor = generator.style_factor(label).to(stacked)
     # The styles of one label are random in these.
     varies = factor.any(dim=1)
-    stacked = torch.cat(matrices) * varies
+    stacked = stacked * varies
     if normalise:
         stacked = stacked / stacked.norm(dim=1, keepdim=True).clamp_min(1e-12)
     kept = min(check_count(count, "count", least=1), int(varies.sum()))
     steps = factor if whiten else torch.diag(varies.to(stacked))
     eigenvalues, vectors = _strongest(stacked @ steps)
-    chance = _strongest(_random_rows(stacked, varies) @ steps)[0][0]
     rows = fixed_signs((steps @ vectors[:, :kept]).t())
     if not whiten:
         rows = rows * spread_along(generator, rows, label)[:, None]
     largest = eigenvalues[:kept]
+    values = {"eigenvalue": largest.tolist(), "variance": (largest / eigenvalues.sum()).tolist()}
+    if not whiten:
+        chance = _strongest(_random_rows(stacked, varies))[0][0]
+        values["above_random"] = (largest / chance).tolist()
+    values["deviation"] = rows.norm(dim=1).tolist()
     whole = torch.zeros(kept, generator.num_styles, generator.style_dim)
     whole[:, slots] = rows.cpu().float()[:, None]
     return DirectionSet(
@@ -91,14 +88,23 @@ def sefa_directions(
         generator.fingerprint,
         {str(k): LinearDirection(row) for k, row in enumerate(whole)},
         tuple(slots),
-        {
-            "eigenvalue": largest.tolist(),
-            "variance": (largest / eigenvalues.sum()).tolist(),
-            "above_random": (largest / chance).tolist(),
-            "deviation": rows.norm(dim=1).tolist(),
-        },
+        values,
         {"normalise": normalise, "whiten": whiten},
     )
+
+
+def _matrices(generator: AbstractGenerator, slots: Sequence[int]) -> Tensor:
+    """The matrices of the layers that count, on top of each other: `[C, D]`, float64."""
+    matrices = []
+    found = style_layers(generator)
+    for slot in slots:
+        reading = [layer for layer in found if layer.slot == slot]
+        chosen = [layer for layer in reading if not layer.paints] or reading
+        matrices += [layer.matrix.double() for layer in chosen]
+    if not matrices:
+        read = ", ".join(str(slot) for slot in sorted({layer.slot for layer in found}))
+        raise InputError(f"No layer reads the style slots {list(slots)}; those that are read: {read}.")
+    return torch.cat(matrices)
 
 
 def _strongest(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +118,3 @@ def _random_rows(matrix: Tensor, varies: Tensor) -> Tensor:
     source = torch.Generator().manual_seed(0)
     rows = torch.randn(matrix.shape, generator=source, dtype=torch.float64).to(matrix) * varies
     return rows * (matrix.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True))
-
-
-def _read_slots(layers: Sequence[Any]) -> str:
-    return ", ".join(str(slot) for slot in sorted({layer.slot for layer in layers}))

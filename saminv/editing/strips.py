@@ -112,12 +112,14 @@ def draw_frames(
         how: As for :meth:`saminv.Solution.edit`.
 
     Raises:
-        InputError: If there are several images, fewer than two strengths, or no direction.
+        InputError: If there are several images, fewer than two strengths, or no direction or frame.
     """
     if len(solution) != 1:
         raise InputError(f"An animation shows one image; this solution has {len(solution)}. Take solution[0].")
-    if len(strengths) < 2 or not len(directions):
-        raise InputError("An animation needs a direction and two strengths or more, such as -1 and 1.")
+    if len(strengths) < 2 or not len(directions) or frames < 1:
+        raise InputError(
+            "An animation needs a direction, two strengths or more, such as -1 and 1, and a frame or more between them."
+        )
     ends = torch.tensor([*strengths, *list(strengths)[-2::-1]], dtype=torch.float64)
     part = torch.arange(frames, dtype=torch.float64) / frames
     way = torch.cat([start + (end - start) * part for start, end in itertools.pairwise(ends)])

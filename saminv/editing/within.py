@@ -6,7 +6,8 @@ edit. So the generator itself finds the transition, and the picture outside is t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,8 @@ def segment_mask(solution: Solution, segment: Within) -> Tensor:
         return (segment > 0.5).expand(batch, -1, -1, -1).to(solution.image.device)
     if solution.segments is None:
         raise InputError("This solution has no segments; give a mask as within=, or invert with a segmenter.")
-    wanted = [segment] if isinstance(segment, (str, int)) else list(segment)
+    several = isinstance(segment, Iterable) and not isinstance(segment, str)
+    wanted: list[Any] = list(segment) if several else [segment]  # type: ignore[arg-type]
     if not wanted or not all(isinstance(one, (str, int)) for one in wanted):
         raise InputError(f"within is {segment!r}; it must be names or ids of segments, at least one, or a mask.")
     found = torch.zeros_like(solution.segments, dtype=torch.bool)
