@@ -2,10 +2,10 @@
 
 What is here: directions by name, file or tensor (``references.py``, ``directions.py``, ``published.py``), sets of them
 that were found (``sets.py``) by ``sefa.py``, ``ganspace.py``, ``interfacegan.py``, ``regression.py``, and ``text.py``
-with ``effects.py``; ``apply.py`` (section 3.4 of the SAM report) and ``edits.py`` around it; ``safe.py`` and ``within.py`` (how far, and
-where); ``mix.py`` (what several solutions hold, combined); ``editability.py`` and ``consistency.py`` (how much of an
-edit comes through, and whether an inversion knows its own edits); ``sheet.py``, ``panels.py`` and ``strips.py``
-(pictures).
+with ``effects.py``; ``apply.py`` (section 3.4 of the SAM report) and ``edits.py`` around it; ``safe.py`` (how far) and
+``within.py`` (where); ``mix.py`` (what several solutions hold, combined); ``editability.py`` and ``consistency.py``
+(how much of an edit comes through, and whether an inversion knows its own edits); ``sheet.py``, ``panels.py`` and
+``strips.py`` (pictures).
 
 How to add one: a function of a generator that returns a ``DirectionSet``, or of a solution that returns images. May
 import: spaces, segments and everything below.
