@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from PIL import Image
 from toys import toy_stylegan2
 
-from saminv import cli, images
+from saminv import Solution, cli, images
 from saminv.editing import DirectionSet
 from saminv.editing.strips import sample_solution
 from saminv.generators import save_generator
+from saminv.regions import Regions
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +156,17 @@ def test_several_directions_one_by_one_and_together(generator, solution, tmp_pat
     assert "twice" in capsys.readouterr().err
     assert run(*words, "--together", "--direction", "sefa/0=much") == 2
     assert "no NAME=SHARE" in capsys.readouterr().err
+
+
+def test_edits_that_will_be_weak_are_announced(generator, solution, tmp_path, capsys) -> None:
+    whole = Solution.load(solution, generator=toy_stylegan2())
+    late = replace(whole, regions=Regions.uniform(1, (32, 32), ["W+", "F4"], "F4")).save(tmp_path / "late.safetensors")
+    np.save(tmp_path / "age.npy", np.ones((1, 12), dtype=np.float32))
+    words = ["--generator", generator, "--direction", tmp_path / "age.npy", "--out", tmp_path / "age.png"]
+    for file, said in ((solution, ""), (late, "warning: 0% of sample 0.0 lies in W+")):
+        assert run("edit", file, *words) == 0
+        err = capsys.readouterr().err
+        assert said in err and bool(err) == bool(said)
 
 
 def test_strips_and_animations(generator, solution, tmp_path, capsys) -> None:

@@ -13,15 +13,18 @@ from .. import images
 from .._api import edit
 from .._errors import InputError
 from .._files import ensure_folder
+from ..editing._summary import percent
 from ..editing.references import caption
 from ..editing.strips import FRAMES, draw_frames, draw_strip
 from ..solution import Solution
-from ._console import command, positive
+from ._console import command, positive, tell
 from .options import add_safe, parse_number, pasted, safe_bounds, strengths
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 STRIP, ENDS = [-2.0, -1.0, 0.0, 1.0, 2.0], [-1.0, 1.0]
 """Strengths of a strip and of an animation where none are given."""
+LITTLE = 0.05
+"""Part of a picture in its most editable space up to which edits are called weak."""
 
 
 def add(commands: Any) -> None:
@@ -67,6 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.paste_back is not None and len(solution) != 1:
         raise InputError(f"--paste-back needs a solution of one image; {arguments.solution} has {len(solution)}.")
     directions = _directions(arguments)
+    _warn_of_weak_edits(solution)
     how = {"safe": safe_bounds(arguments), "within": arguments.within}
     if arguments.strip is not None or arguments.animation is not None:
         return _show(arguments, solution, directions, how)
@@ -80,6 +84,18 @@ def _run(arguments: argparse.Namespace) -> int:
             images.save(file, image if arguments.paste_back is None else pasted(arguments.paste_back, image, solution))
             print(file)
     return 0
+
+
+def _warn_of_weak_edits(solution: Solution) -> None:
+    """Say of which pictures next to nothing is where edits act in full."""
+    first = solution.regions.spaces[0]
+    names = solution.provenance.get("names") or [f"image{row}" for row in range(len(solution))]
+    for name, share in zip(names, solution.regions.share(first).tolist()):
+        if share < LITTLE:
+            tell(
+                f"warning: {percent(share)} of {name} lies in {first}; of the rest only late layers follow an edit, so "
+                "it will be weak. A larger tau keeps more there."
+            )
 
 
 def _show(arguments: argparse.Namespace, solution: Solution, directions: list[Any], how: dict[str, Any]) -> int:

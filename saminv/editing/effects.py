@@ -4,7 +4,7 @@ It takes two pictures for each channel and sample, which for large generators ar
 that are done can be kept in a file, with which the same call goes on.
 
 Reference:
-    Patashnik et al., 2021, arXiv 2103.17249, section 6.2.
+    Patashnik et al., 2021, arXiv 2103.17249, section 6.
 """
 
 from __future__ import annotations
