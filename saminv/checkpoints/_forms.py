@@ -32,17 +32,20 @@ from ._trees import (
     table_of,
     under,
 )
+from .rosinality import lacks_noise
 
 Form = Callable[[Contents, "str | None"], "Checkpoint | None"]
 
 NO_MEAN = "The file has no mean latent."
+NO_NOISE = "The file has no constant noise; it is drawn from a seed."
 _SIGNATURES = (
     ("stylegan2", "nvlabs", "synthesis.b4.const", "mapping.fc0.weight"),
     ("stylegan3", "nvlabs", "synthesis.input.freqs", "mapping.fc0.weight"),
     ("stylegan2", "rosinality", "conv1.conv.modulation.weight", "style.1.weight"),
     ("stylegan1", "rosinality", "generator.progression.0.conv1.input", "style.1.linear.weight_orig"),
-    ("stylegan2", "genforce", "synthesis.layer0.noise_strength", "mapping.dense0.weight"),
-    ("stylegan1", "genforce", "synthesis.layer0.apply_noise.weight", "mapping.dense0.weight"),
+    ("stylegan3", "genforce", "synthesis.early_layer.frequency", "mapping.dense0.weight"),
+    ("stylegan2", "genforce", "synthesis.early_layer.const", "mapping.dense0.weight"),
+    ("stylegan1", "genforce", "synthesis.layer0.const", "mapping.dense0.weight"),
     ("biggan_deep", "huggingface", "generator.gen_z.weight_orig", "embeddings.weight"),
 )
 _TENSORFLOW_SIGNATURES = (("stylegan2", "4x4/Conv/mod_weight"), ("stylegan1", "4x4/Const/StyleMod/weight"))
@@ -303,6 +306,7 @@ def _state(contents: Contents, table: Table, root: Any, *, part: str = "", parts
             arrays |= gather({"latent_avg": average}, contents.budget)
         else:
             notes = (NO_MEAN,)
+        notes += (NO_NOISE,) if lacks_noise(arrays) else ()
     return Checkpoint("generator", family, _FORM_NAMES[names], names, arrays, settings, part, parts, notes)
 
 

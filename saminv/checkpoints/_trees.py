@@ -144,7 +144,7 @@ def describe(value: Any) -> str:
 def listed(names: Iterable[Any], most: int = 6) -> str:
     """The first of some names."""
     found = [str(name)[:60] for name in names]
-    return ", ".join(found[:most]) + (", ..." if len(found) > most else "")
+    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
 
 
 def check_numbers(arrays: Mapping[str, Tensor]) -> None:

@@ -44,6 +44,12 @@ def stylegan2_from_nvlabs(arrays: Mapping[str, Tensor], config: StyleGAN2Config)
         CheckpointError: If an array is missing, unknown or of another shape than the configuration says.
     """
     renamed = {ours: tensor for name, tensor in arrays.items() if (ours := _our_name(name)) is not None}
+    if not any(name.endswith(("noise_strength", "noise_const")) for name in renamed):
+        # With use_noise=False there is none, which is noise of no strength.
+        for layer in range(config.num_layers):
+            side = config.layer_resolution(layer)
+            renamed[f"layers.{layer}.noise_strength"] = torch.zeros(())
+            renamed[f"layers.{layer}.noise_const"] = torch.zeros(side, side)
     return build_stylegan2(renamed, config)
 
 

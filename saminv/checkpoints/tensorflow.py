@@ -22,7 +22,6 @@ _SUPPORTED = {
     "mapping_nonlinearity": "lrelu",
     "normalize_latents": True,
     "resample_kernel": [1, 3, 3, 1],
-    "use_noise": True,
 }
 """Keywords of the build functions under which a network is another one, with the value that is supported."""
 _STATED = {
