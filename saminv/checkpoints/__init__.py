@@ -12,6 +12,7 @@ May import: the generators and the ground floor.
 """
 
 from ._found import Checkpoint
+from ._trees import printable
 from .biggan import biggan_from_huggingface
 from .genforce import stylegan2_from_genforce, stylegan3_from_genforce
 from .nvlabs import stylegan2_from_nvlabs
@@ -38,6 +39,7 @@ __all__ = [
     "checkpoint_notes",
     "load_checkpoint_generator",
     "open_checkpoint",
+    "printable",
     "read_arrays",
     "read_checkpoint",
     "read_sam_invertibility",

@@ -158,7 +158,9 @@ def _check_mapping(arrays: Mapping[str, Tensor], settings: Mapping[str, Any], wh
             raise CheckpointError(f"it is a {what} with {name} {settings[name]!r}; only {supported!r} is supported")
 
 
-def stylegan3_from_genforce(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None) -> AbstractGenerator:
+def stylegan3_from_genforce(
+    arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | None = None
+) -> AbstractGenerator:
     """Build a StyleGAN3 from the state dictionary of Hammer.
 
     Args:
@@ -210,7 +212,7 @@ def _stylegan3_name(name: str, layers: Mapping[str, str]) -> str:
     if match := re.fullmatch(r"mapping\.(?:dense(\d+)|embedding)\.(weight|bias)", name):
         return f"mapping.{'embed' if match[1] is None else f'fc{match[1]}'}.{match[2]}"
     if match := re.fullmatch(r"synthesis\.early_layer\.(.+)", name):
-        return f"synthesis.input.{ {'frequency': 'freqs', 'phase': 'phases'}.get(match[1], match[1])}"
+        return f"synthesis.input.{ {'frequency': 'freqs', 'phase': 'phases'}.get(match[1], match[1]) }"
     match = re.fullmatch(r"(synthesis\.layer\d+)\.(?:conv\.|filter\.)?(.+)", name)
     if match is None or match[1] not in layers:
         raise CheckpointError(f"{name!r} is no array of a Hammer StyleGAN3 generator")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import CheckpointError
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from ._state import build_stylegan2
+from ._state import build_stylegan2, noise_places
 
 _ANY_BLOCK = re.compile(r"synthesis\.b(\d{1,6})\..+")
 _BLOCK = re.compile(r"synthesis\.b(\d+)\.(conv0|conv1|torgb|skip)\.(.+)")
@@ -46,10 +46,8 @@ def stylegan2_from_nvlabs(arrays: Mapping[str, Tensor], config: StyleGAN2Config)
     renamed = {ours: tensor for name, tensor in arrays.items() if (ours := _our_name(name)) is not None}
     if not any(name.endswith(("noise_strength", "noise_const")) for name in renamed):
         # With use_noise=False there is none, which is noise of no strength.
-        for layer in range(config.num_layers):
-            side = config.layer_resolution(layer)
-            renamed[f"layers.{layer}.noise_strength"] = torch.zeros(())
-            renamed[f"layers.{layer}.noise_const"] = torch.zeros(side, side)
+        for layer, side in noise_places(config):
+            renamed |= {f"{layer}.noise_strength": torch.zeros(()), f"{layer}.noise_const": torch.zeros(side, side)}
     return build_stylegan2(renamed, config)
 
 

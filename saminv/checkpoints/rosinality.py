@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import CheckpointError
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from ._state import build_stylegan2
+from ._state import build_stylegan2, noise_places
 
 _LAYER = re.compile(r"(conv1|convs\.(\d+))\.(.+)")
 _RGB = re.compile(r"(to_rgb1|to_rgbs\.(\d+))\.(.+)")
@@ -69,9 +69,8 @@ def stylegan2_from_rosinality(
     renamed = {ours: _squeezed(ours, x) for name, x in arrays.items() if (ours := _our_name(name)) is not None}
     if lacks_noise(arrays):
         source = torch.Generator().manual_seed(NOISE_SEED)
-        for layer in range(config.num_layers):
-            side = config.layer_resolution(layer)
-            renamed[f"layers.{layer}.noise_const"] = torch.randn(side, side, generator=source)
+        for layer, side in noise_places(config):
+            renamed[f"{layer}.noise_const"] = torch.randn(side, side, generator=source)
     if latent_avg is not None and latent_avg.numel() != config.w_dim:
         raise CheckpointError(f"its mean latent has the shape {list(latent_avg.shape)} instead of [{config.w_dim}]")
     renamed["w_avg"] = torch.zeros(config.w_dim) if latent_avg is None else latent_avg.reshape(config.w_dim)

@@ -11,6 +11,7 @@ from ._arrays import StoredArray
 from ._contents import read_contents
 from ._limits import MAX_DEPTH, Budget
 from ._pickle import LongText, Record
+from ._told import told
 from ._trees import NAMESPACE
 
 
@@ -24,11 +25,9 @@ def read_values(path: str | Path) -> Any:
     Raises:
         CheckpointError: If it is damaged, hostile, or mentions a name that checkpoints do not need.
     """
-    try:
+    with told(path, "is damaged, or holds more than plain arrays"):
         contents = read_contents(Path(path))
         return _Walk(contents.budget).plain(contents.root, 0)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} is damaged, or holds more than plain arrays: {str(error).rstrip('.')}.") from error
 
 
 class _Walk:
