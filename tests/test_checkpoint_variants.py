@@ -8,13 +8,13 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from checkpoint_files import nvidia_pickle, pickled, rosinality_trainer, saved, write
+from checkpoint_files import as_tensorflow, nvidia_pickle, pickled, rosinality_trainer, saved, tensorflow_pickle, write
 from helpers import assert_close, golden
 
 import saminv
 from saminv import CheckpointError
 from saminv.checkpoints import read_checkpoint, read_values
-from saminv.generators import StyleGAN1, StyleGAN3
+from saminv.generators import StyleGAN1, StyleGAN3, save_generator
 
 CONDITIONAL, RESIDUAL = "sg2ada_b_orig64_cond", "sg2ada_c_resnet32_clamp"
 
@@ -46,6 +46,16 @@ def hammer_stylegan2(state):
             else:
                 x = x[None, None] if part == "noise_const" else x
                 found[f"synthesis.layer{layer}.{part.replace('noise_const', 'noise')}"] = x
+    return found
+
+
+def as_genforce(state):
+    """Arrays of Hammer's StyleGAN2 as GenForce keeps them, with the values of TensorFlow."""
+    found = {}
+    for name, x in state.items():
+        name = name.replace("w_avg", "truncation.w_avg").replace("mapping.embedding", "mapping.LabelEmbed")
+        up = re.fullmatch(r"synthesis\.layer\d*[13579]\.weight", name)
+        found[name] = x.flip(2, 3) if up else x - 1 if name.endswith("style.bias") else x
     return found
 
 
@@ -98,11 +108,7 @@ def test_stylegan2_of_hammer_with_classes_or_residuals(tmp_path, name):
 
 def test_classes_of_genforce(tmp_path):
     data = golden(CONDITIONAL)
-    state = {}
-    for name, x in hammer_stylegan2(data.under("state/")).items():
-        name = name.replace("w_avg", "truncation.w_avg").replace("mapping.embedding", "mapping.LabelEmbed")
-        up = re.fullmatch(r"synthesis\.layer\d*[13579]\.weight", name)
-        state[name] = x.flip(2, 3) if up else x - 1 if name.endswith("style.bias") else x
+    state = as_genforce(hammer_stylegan2(data.under("state/")))
     said = {"mapping_lr_mul": data.meta["generator_kwargs"]["mapping_kwargs"].get("lr_multiplier", 0.01)}
     path = write(
         tmp_path / "a.pth", saved({"models": {"generator_smooth": state}, "model_kwargs_init": {"generator": said}})
@@ -112,13 +118,38 @@ def test_classes_of_genforce(tmp_path):
     assert_close(generator.synthesis(data["in/wplus"]), data["syn_wplus/img"], 1e-5)
 
 
-def test_classes_that_are_normalised_with_the_noise_are_refused(tmp_path):
-    state = hammer_stylegan2(golden(CONDITIONAL).under("state/"))
-    bare = {name: x for name, x in state.items() if name != "mapping.embedding.bias"}
-    said = {"label_dim": 5, "normalize_embedding": False, "normalize_embedding_latent": True}
-    for content in (bare, hammer(state, **said)):
-        with pytest.raises(CheckpointError, match="normalises noise and label together"):
-            saminv.load_generator(write(tmp_path / "a.pth", saved(content)))
+def test_classes_of_the_original_code(tmp_path):
+    """It normalises noise and label as one vector, which three codes write down in three ways."""
+    data = golden(CONDITIONAL)
+    state = data.under("state/")
+    matrix = state["mapping.embed.weight"]
+    x = torch.cat([data["in/z"], data["in/c"] @ matrix.t()], dim=1)
+    x = x / (x.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
+    for k in range(8):
+        weight, bias = state[f"mapping.fc{k}.weight"], state[f"mapping.fc{k}.bias"]
+        x = x @ weight.t() * (0.01 / weight.shape[1] ** 0.5) + bias * 0.01
+        x = torch.where(x < 0, 0.2 * x, x) * 2**0.5
+    bare = {name: value for name, value in state.items() if name != "mapping.embed.bias"}
+    variables = {name.replace("LabelEmbed", "LabelConcat"): value for name, value in as_tensorflow(bare).items()}
+    original = tensorflow_pickle(variables, {}, ("G_main", "G_synthesis_stylegan2", "G_mapping"))
+    said = {"label_dim": 3, "normalize_z": False, "embedding_use_wscale": False, "normalize_embedding": False}
+    theirs = hammer_stylegan2(bare)
+    genforce = {name: value for name, value in as_genforce(theirs).items() if "LabelEmbed" not in name}
+    for content in (
+        original,
+        saved(hammer(theirs, **said, normalize_embedding_latent=True)),
+        saved(theirs),
+        saved({"generator_smooth": {**genforce, "mapping.label_weight": matrix.t().contiguous()}}),
+    ):
+        path = write(tmp_path / "network", content)
+        generator = saminv.load_generator(path)
+        assert_close(generator.mapping(data["in/z"], data["in/c"])[:, 0], x, 1e-5)
+        assert_close(generator.synthesis(data["in/wplus"]), data["syn_wplus/img"], 1e-5)
+        own = save_generator(generator, tmp_path / "own.safetensors")
+        assert_close(saminv.load_generator(own).mapping(data["in/z"], data["in/c"])[:, 0], x, 1e-5)
+    for wrong in ({"normalize_embedding": True}, {"normalize_z": True}, {"embedding_use_wscale": True}):
+        with pytest.raises(CheckpointError, match=f"{next(iter(wrong))} True; only False"):
+            saminv.load_generator(write(tmp_path / "a.pth", saved(hammer(theirs, **{**said, **wrong}))))
 
 
 @pytest.mark.parametrize("name", ["sg3_t64", "sg3_r64"])

@@ -30,6 +30,8 @@ _OUTPUT = re.compile(r"synthesis\.output(\d+)\.(style\.)?(weight|bias)")
 
 
 _EMBEDDINGS = ("mapping.embedding.weight", "mapping.LabelEmbed.weight")
+LABEL_MATRIX = "mapping.label_weight"
+"""The embedding of labels in GenForce's port of the original code."""
 _SUPPORTED = {"normalize_z": True, "final_tanh": False, "use_wscale": True, "repeat_w": True, "demodulate": True}
 """Keywords of generators under which a network is another one, with the value that is supported."""
 _STYLEGAN3_SETTINGS = {
@@ -55,6 +57,8 @@ def _our_name(name: str) -> str | None:
         return "w_avg"
     if name.endswith(("filter", "kernel")):
         return None
+    if name == LABEL_MATRIX:
+        return "mapping_network.embed.weight"
     if name == "synthesis.early_layer.const":
         return "const"
     for pattern, ours in _PATTERNS:
@@ -84,6 +88,8 @@ def stylegan2_from_genforce(arrays: Mapping[str, Tensor], config: StyleGAN2Confi
                 renamed[name] = tensor.flip(2, 3)
             elif name.endswith("affine.bias"):
                 renamed[name] = tensor + 1
+    if LABEL_MATRIX in arrays:
+        renamed["mapping_network.embed.weight"] = arrays[LABEL_MATRIX].t()
     # A batch axis of 1 stands before the constant, and two axes of 1 before the noise.
     for name in [name for name in renamed if name == "const" or name.endswith("noise_const")]:
         renamed[name] = renamed[name].squeeze(0) if name == "const" else renamed[name].squeeze(0).squeeze(0)
@@ -102,7 +108,8 @@ def genforce_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | 
             network is one that StyleGAN2 here is not.
     """
     settings = settings or {}
-    _check_mapping(arrays, settings, "StyleGAN2")
+    together = _with_noise(arrays, settings)
+    _check_mapping(settings, "StyleGAN2", together)
     try:
         shape = {name: tuple(tensor.shape) for name, tensor in arrays.items()}
         layers = sum(re.fullmatch(r"synthesis\.layer\d+\.noise_strength", name) is not None for name in shape)
@@ -111,6 +118,8 @@ def genforce_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | 
         table = tuple(shape[f"synthesis.layer{layer}.weight"][0] for layer in range(0, layers, 2))
         channels = shape[f"synthesis.output{len(table) - 1}.weight"][0]
         embed_dim, label_dim = next((shape[name] for name in _EMBEDDINGS if name in shape), (0, 0))
+        if LABEL_MATRIX in shape:
+            label_dim, embed_dim = shape[LABEL_MATRIX]
         config = StyleGAN2Config(
             resolution=2 << len(table),
             z_dim=first[1] - embed_dim,
@@ -121,6 +130,7 @@ def genforce_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | 
             mapping_width=first[0],
             learning_rate_multiplier=float(settings.get("mapping_lr_mul", 0.01)),
             embed_dim=embed_dim or None,
+            label_with_noise=together,
             architecture=_architecture(shape),
             clamp=settings.get("conv_clamp"),
             image_channels=channels,
@@ -140,22 +150,27 @@ def _architecture(names: Iterable[str]) -> str:
     return "resnet" if any(_RESIDUAL.fullmatch(name) for name in names) else "orig"
 
 
-def _check_mapping(arrays: Mapping[str, Tensor], settings: Mapping[str, Any], what: str) -> None:
+def _with_noise(arrays: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
+    """Whether noise and label are normalised as one vector, as in the original code."""
+    # The converter of Hammer makes embeddings without a bias for exactly those.
+    bare = "mapping.embedding.weight" in arrays and "mapping.embedding.bias" not in arrays
+    return LABEL_MATRIX in arrays or (bare and settings.get("normalize_embedding_latent", True) is True)
+
+
+def _check_mapping(settings: Mapping[str, Any], what: str, together: bool = False) -> None:
     """Make sure that the network is one that is the same here.
 
     Raises:
         CheckpointError: If it is another one; says in what.
     """
-    # Their own converter makes embeddings without a bias for exactly those.
-    bare = "mapping.embedding.weight" in arrays and "mapping.embedding.bias" not in arrays
-    together = settings.get("normalize_embedding_latent", bare) or not settings.get("normalize_embedding", not bare)
-    if "mapping.label_weight" in arrays or (together and (bare or settings.get("label_dim"))):
-        raise CheckpointError(
-            f"it is a conditional {what} that normalises noise and label together, which is not supported"
-        )
-    for name, supported in _SUPPORTED.items():
-        if settings.get(name, supported) != supported:
-            raise CheckpointError(f"it is a {what} with {name} {settings[name]!r}; only {supported!r} is supported")
+    supported = dict(_SUPPORTED)
+    if settings.get("label_dim"):
+        apart = {"normalize_embedding": True, "normalize_embedding_latent": False, "embedding_use_wscale": True}
+        supported |= {name: value is not together for name, value in apart.items()}
+        supported["normalize_z"] = not together
+    for name, value in supported.items():
+        if settings.get(name, value) != value:
+            raise CheckpointError(f"it is a {what} with {name} {settings[name]!r}; only {value!r} is supported")
 
 
 def stylegan3_from_genforce(
@@ -171,7 +186,7 @@ def stylegan3_from_genforce(
         CheckpointError: If an array is missing, unknown or of another shape than the settings say.
     """
     settings = settings or {}
-    _check_mapping(arrays, settings, "StyleGAN3")
+    _check_mapping(settings, "StyleGAN3")
     stated = {theirs: settings[ours] for ours, theirs in _STYLEGAN3_SETTINGS.items() if ours in settings}
     stated["mapping_kwargs"] = {"lr_multiplier": settings.get("mapping_lr_mul", 0.01)}
     try:

@@ -57,7 +57,8 @@ def nvlabs_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | No
     Args:
         arrays: By the names of the file.
         settings: Keywords of the constructor, those of its synthesis beside the others, and what its layers say of
-            themselves: "conv_clamp", "architecture", "lr_multiplier". All may be absent.
+            themselves: "conv_clamp", "architecture", "lr_multiplier". And "label_with_noise", as of the configuration.
+            All may be absent.
 
     Raises:
         CheckpointError: If an array that shows a size is missing, settings and shapes contradict each other, or the
@@ -109,6 +110,7 @@ def nvlabs_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | No
         mapping_width=first[0],
         learning_rate_multiplier=float(multiplier),
         embed_dim=embed_dim or None,
+        label_with_noise=settings.get("label_with_noise") is True,
         architecture=architecture,
         clamp=None if clamp is None else float(clamp),
         image_channels=sizes["img_channels"],
