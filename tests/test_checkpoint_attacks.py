@@ -220,6 +220,17 @@ def test_no_network_is_made_of_an_attack(case, tmp_path):
         saminv.load_generator(path)
 
 
+def test_checksums_of_archives(tmp_path):
+    place = SOUND.index(bytes(16))
+    path = write(tmp_path / "a.pt", SOUND[: place + 7] + b"\1" + SOUND[place + 8 :])
+    with pytest.raises(CheckpointError, match="'a/data/0' is damaged: its checksum is another one"):
+        read_checkpoint(path)
+    # torch can be told to compute none.
+    last = path.read_bytes().rindex(b"PK\1\2") + 16
+    write(path, path.read_bytes()[:last] + bytes(4) + path.read_bytes()[last + 4 :])
+    assert read_checkpoint(path).kind == "directions"
+
+
 def test_messages_do_not_control_the_terminal(tmp_path, capsys):
     from saminv.cli import main
 
