@@ -8,7 +8,16 @@ from argparse import Namespace
 import numpy as np
 import pytest
 import torch
-from checkpoint_files import as_tensorflow, nvidia_pickle, pickled, rosinality_trainer, saved, tensorflow_pickle, write
+from checkpoint_files import (
+    as_tensorflow,
+    nvidia_generator,
+    nvidia_pickle,
+    pickled,
+    rosinality_trainer,
+    saved,
+    tensorflow_pickle,
+    write,
+)
 from helpers import assert_close, golden
 
 import saminv
@@ -179,7 +188,8 @@ def test_stylegan1_of_hammer(tmp_path):
     found = read_checkpoint(path)
     assert (found.family, found.names) == ("stylegan1", "genforce")
     generator = saminv.load_generator(path)
-    assert isinstance(generator, StyleGAN1)
+    assert isinstance(generator, StyleGAN1) and "does not say how features are doubled" in found.notes[0]
+    assert not read_checkpoint(write(path, saved(hammer(hammer_stylegan1(data.under("state/")), label_dim=0)))).notes
     assert_close(generator.synthesis(data["in/wplus"]), data["img/wplus"], 3e-5)
 
 
@@ -225,6 +235,17 @@ def test_modules_of_rosinality_saved_whole(tmp_path):
         del sys.modules["op"], sys.modules["op.fused_act"]
     with pytest.raises(CheckpointError, match="a dictionary of a"):
         read_checkpoint(write(tmp_path / "a.pkl", content))
+
+
+def test_networks_in_the_wrapping_of_data_parallel_training(tmp_path):
+    data = golden(RESIDUAL)
+    kwargs = data.meta["generator_kwargs"]
+    inner = nvidia_generator(data.under("state/"), kwargs)
+    wrapping = torch.nn.DataParallel(torch.nn.Identity())
+    wrapping.__dict__["_modules"] = {"module": inner}
+    for content in (saved(wrapping), pickled({"G_ema": wrapping}, 4)):
+        generator = saminv.load_generator(write(tmp_path / "network.pkl", content))
+        assert_close(generator.synthesis(data["in/wplus"]), data["syn_wplus/img"], 1e-5)
 
 
 def test_restyle_on_another_network_or_with_encoders_of_psp(tmp_path):

@@ -37,6 +37,7 @@ from .rosinality import lacks_noise
 Form = Callable[[Contents, "str | None"], "Checkpoint | None"]
 
 NO_MEAN = "The file has no mean latent."
+FUSED = "The file does not say how features are doubled; it is taken to do as all published networks of its kind."
 NO_NOISE = "The file has no constant noise; it is drawn from a seed."
 _SIGNATURES = (
     ("stylegan2", "nvlabs", "synthesis.b4.const", "mapping.fc0.weight"),
@@ -135,6 +136,8 @@ def nvidia_pytorch(contents: Contents, part: str | None) -> Checkpoint | None:
         return None
     chosen = pick(modules, part, ("G_ema", "G", ""))
     module = modules[chosen]
+    if module.kind.startswith("torch.nn.parallel."):
+        module = submodule(module, "module") or module
     table = module_table(module, contents.budget)
     found = recognise(table)
     form = "NVIDIA PyTorch pickle" if "" not in modules else "PyTorch module saved whole"
@@ -300,6 +303,8 @@ def _state(contents: Contents, table: Table, root: Any, *, part: str = "", parts
         if settings["step"] < last:
             side = 4 << settings["step"]
             notes = (f"Its blocks above {side} pixels have no noise, as before any training, and are left out.",)
+    elif (family, names) == ("stylegan1", "genforce") and not settings:
+        notes = (FUSED,)
     elif names == "rosinality":
         average = root.get("latent_avg") if isinstance(root, dict) else None
         if isinstance(average, StoredArray):

@@ -29,7 +29,7 @@ _RENAMED = (
     (re.compile(r"numpy\._core(?=\.|$)"), "numpy.core"),
     (re.compile(r"torch\.cuda"), "torch"),
 )
-_MODULES = re.compile(r"(torch\.nn\.modules\.\w+|training\.networks\w*|(models?|op)(\.\w+){0,3})\.[A-Z]\w*")
+_MODULES = re.compile(r"(torch\.nn\.(modules|parallel)\.\w+|training\.networks\w*|(models?|op)(\.\w+){0,3})\.[A-Z]\w*")
 """Classes of modules that people save whole: those of torch, of NVIDIA's and of rosinality's code."""
 
 _RECORDS = (
