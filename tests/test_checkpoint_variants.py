@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from argparse import Namespace
 
@@ -294,11 +295,13 @@ def test_an_edit_of_ganspace(tmp_path):
 def test_values_of_any_file(tmp_path):
     trainer = rosinality_trainer({"a": torch.arange(6.0).reshape(2, 3)}, size=64)
     trainer["again"] = trainer["g_ema"]
+    trainer["more"] = [datetime.datetime(2020, 1, 1), range(3), 1 + 2j, np.float32(0.5), np.ones(2, "f8")]
     trainer["args"] = Namespace(size=64, inner=Namespace(a=(1, [2])), device=torch.device("cpu"))
     for zipped in (True, False):
         found = read_values(write(tmp_path / "a.pt", saved(trainer, zipped)))
         assert torch.equal(found["g_ema"]["a"], trainer["g_ema"]["a"]) and found["again"] is found["g_ema"]
         assert found["args"] == {"size": 64, "inner": {"a": (1, [2])}, "device": None}
+        assert found["more"][:4] == [None, None, None, 0.5] and torch.equal(found["more"][4], torch.ones(2).double())
         assert found["g_optim"]["param_groups"] == [{"lr": 0.002, "params": [0]}]
     with pytest.raises(
         CheckpointError, match=r"a\.pt is damaged, or holds more than plain arrays: it refers to os\.system"
