@@ -20,10 +20,12 @@ from checkpoint_files import (
     write,
 )
 from helpers import assert_close, golden
+from toys import toy_stylegan2
 
 import saminv
 from saminv import CheckpointError
 from saminv.checkpoints import read_checkpoint, read_values
+from saminv.editing import read_published
 from saminv.generators import StyleGAN1, StyleGAN3, save_generator
 
 CONDITIONAL, RESIDUAL = "sg2ada_b_orig64_cond", "sg2ada_c_resnet32_clamp"
@@ -290,6 +292,18 @@ def test_an_edit_of_ganspace(tmp_path):
     parts |= {"lat_mean": np.zeros((1, 8), "f4"), "act_mean": np.zeros((1, 64), "f4")}
     np.savez(tmp_path / "a.npz", lat_stdev=np.ones(5, "f4"), act_stdev=np.ones(5, "f4"), **parts)
     assert read_checkpoint(tmp_path / "a.npz").arrays["components"].shape == (5, 8)
+
+
+def test_factors_of_rosinality_are_columns(tmp_path):
+    generator = toy_stylegan2()
+    width = generator.style_dim
+    factors = torch.linalg.qr(torch.randn(width, width, generator=torch.Generator().manual_seed(0)))[0]
+    path = write(tmp_path / "factor.pt", saved({"ckpt": "a.pt", "eigvec": factors}))
+    found = read_checkpoint(path)
+    assert (found.kind, found.family, found.settings["ckpt"]) == ("directions", "sefa", "a.pt")
+    assert torch.equal(found.arrays["eigvec"], factors)
+    direction = read_published(path, generator, 3)
+    assert torch.equal(direction.styles[0], factors[:, 3])
 
 
 def test_values_of_any_file(tmp_path):

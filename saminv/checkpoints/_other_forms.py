@@ -180,6 +180,11 @@ def directions(contents: Contents, part: str | None) -> Checkpoint | None:
     for keys in _GANSPACE:
         if all(isinstance(root.get(name), StoredArray) for name in keys.values()):
             return _ganspace({ours: root[theirs] for ours, theirs in keys.items()}, contents)
+    factors = root.get("eigvec")
+    if isinstance(factors, StoredArray) and len(factors.shape) == 2 and "ckpt" in root:
+        columns = gather({"eigvec": factors}, contents.budget)
+        layout = {**settings_of(root), "layout": f"W, {factors.shape[0]}, in columns"}
+        return Checkpoint("directions", "sefa", "factors of rosinality's closed form", "directions", columns, layout)
     if set(root) >= _EDIT and isinstance(root["lat_comp"], StoredArray):
         found = _directions({"direction": root["lat_comp"]}, contents, "edit of GANSpace")
         return found and replace(found, settings={**settings_of(root), **found.settings})
