@@ -271,8 +271,8 @@ def test_directions(tmp_path: Path, cache: Path, single_thread, monkeypatch: pyt
     for name, value in {"JUDGED": 400, "FITTED": 40, "HELD_OUT": 16, "FEATURES": 16, "COUNT": 3, "DRAWS": 2}.items():
         monkeypatch.setattr(module, name, value)
     content = run_benchmark("directions", cache, tmp_path)
-    found, fitted = content["scenes"][:3], content["scenes"][3]
-    assert [record["count"] for record in found] == [3, 3, 9]
+    found, fitted = content["scenes"][:4], content["scenes"][4]
+    assert [record["count"] for record in found] == [3, 3, 9, 9]
     assert all(0 <= r <= 1 for record in found for r in record["r"].values())
     assert found[0]["r"]["car_x"] > 0.9 and abs(found[0]["moved"]["car_x"]) > 0.1
     assert {"facing", "headlights"} <= set(fitted) and 0 <= fitted["facing"]["read"] <= 1
