@@ -11,7 +11,7 @@ from scipy import stats
 
 from saminv import InputError
 from saminv.bench import compare_quality
-from saminv.bench.compare import describe_comparison
+from saminv.bench.report import describe_comparison
 from saminv.cli import main
 
 SOURCES = {f"scene-{k}": f"demo scene {k}" for k in range(6)}

@@ -6,8 +6,8 @@ What is here: what the machine can do at best (``ceilings.py``), a step of full 
 bandwidth the kernels achieve (``kernels.py``), published code beside ours (``against.py``; ``families.py`` says how to
 add a kind, ``guest.py`` runs it), how close methods come to pictures (``quality.py``; its rows ``rows.py``, its methods
 by name ``methods.py``, edits ``edits.py``, protocols of papers ``protocols.py``, lists of pictures ``splits.py``), what
-has changed between two such reports (``compare.py``), and how all of it is shown (``report.py``). Contenders run in
-processes of their own and take turns (``processes.py``). May import: everything but the command line.
+has changed between two such reports (``compare.py``, ``written.py``), and how all of it is shown (``report.py``).
+Contenders run in processes of their own and take turns (``processes.py``). May import: everything but the command line.
 """
 
 from __future__ import annotations

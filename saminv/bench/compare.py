@@ -6,7 +6,6 @@ pictures differ in among themselves; else the standard errors of both means are 
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -20,15 +19,13 @@ from .._errors import InputError
 from ..metrics import METRICS, SET_METRICS
 from .edits import EDITS
 from .rows import HIGHER, LOWER
+from .written import FAILED, Key, WrittenReport, check_alike, known, row_words, shown
 
 LEVEL = 0.01
 """How often chance alone may call a single figure changed."""
 TOLERANCE = 0.001
 """Change relative to the figure that is never worth a word."""
 BETTER, WORSE, SAME, UNKNOWN = "better", "worse", "same", "not judged"
-FAILED = "failed"
-"""The figure that counts pictures which could not be done."""
-Key = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -105,136 +102,19 @@ def compare_quality(
     """
     if not 0 < level < 1 or not 0 <= tolerance < math.inf:
         raise InputError(f"level must lie between 0 and 1 and tolerance be 0 or more, got {level} and {tolerance}.")
-    old, new = (_Report.read(source) for source in (before, after))
-    _check_alike(old, new)
+    old, new = (WrittenReport.read(source) for source in (before, after))
+    check_alike(old, new)
     common = [key for key in old.rows if key in new.rows]
     if not common:
         raise InputError(
-            f"{old.where} and {new.where} have no method with the same steps in common: {_words(old.rows)} there, "
-            f"{_words(new.rows)} here. Measure the same methods with the same number of steps."
+            f"{old.where} and {new.where} have no method with the same steps in common: {row_words(old.rows)} there, "
+            f"{row_words(new.rows)} here. Measure the same methods with the same number of steps."
         )
     changes = [change for key in common for change in _changes(old, new, key, level, tolerance)]
     return Comparison(old.where, new.where, changes, _notes(old, new), level, tolerance)
 
 
-def describe_comparison(comparison: Comparison) -> str:
-    """The comparison as Markdown."""
-    judged = [change for change in comparison.changes if change.verdict != UNKNOWN]
-    lines = [
-        f"Before: {comparison.before}. After: {comparison.after}.",
-        "",
-        "| method | steps | figure | before | after | change | noise | |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | --- |",
-        *(_line(change) for change in comparison.changes),
-        "",
-        f"A figure has changed if it moved by more than its noise and by more than {comparison.tolerance:.1%}. Of the "
-        f"{len(judged)} judged, chance alone would call {comparison.level * len(judged):.2g} changed.",
-        *comparison.notes,
-    ]
-    worse = [f"{change.metric} of {_row_words((change.method, change.steps))}" for change in comparison.worse]
-    return "\n".join([*lines, f"Worse: {', '.join(worse)}." if worse else "Nothing got worse."])
-
-
-def _line(change: Change) -> str:
-    steps = "" if change.steps is None else str(change.steps)
-    noise = "" if change.noise is None else f"± {change.noise:.2g}"
-    moved = f"{change.after - change.before:+.3g}"
-    verdict = f"**{change.verdict}**" if change.verdict == WORSE else change.verdict
-    cells = [change.method, steps, change.metric, f"{change.before:.4g}", f"{change.after:.4g}", moved, noise, verdict]
-    return f"| {' | '.join(cells)} |"
-
-
-@dataclass(frozen=True)
-class _Report:
-    """A report as its JSON says it.
-
-    Attributes:
-        where: The file.
-        content: All of it.
-        rows: By method, in lower case, and steps.
-        sources: Names of the pictures, in the order of their values, with what each is; empty if it does not say.
-    """
-
-    where: str
-    content: Mapping[str, Any]
-    rows: Mapping[Key, Mapping[str, Any]]
-    sources: dict[str, str]
-
-    @classmethod
-    def read(cls, source: str | Path | Mapping[str, Any]) -> _Report:
-        """Read and check a report.
-
-        Raises:
-            InputError: If it is none.
-        """
-        if isinstance(source, Mapping):
-            return cls._of(source, "the report")
-        try:
-            content = json.loads(Path(source).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{source} is no report of saminv bench quality: {error}.") from error
-        return cls._of(content, str(source))
-
-    @classmethod
-    def _of(cls, content: Any, where: str) -> _Report:
-        try:
-            rows = {(str(row["method"]).lower(), _steps(row)): dict(row) for row in content["rows"]}
-            sources = {str(name): str(what) for name, what in content.get("sources", {}).items()}
-            for row in rows.values():
-                for name, values in row.get("each", {}).items():
-                    if len(values) != len(sources):
-                        raise ValueError(f"{name} has {len(values)} values for {len(sources)} pictures")
-                    [float(value) for value in values if value is not None]
-                numbers = [value for name, value in row.items() if name in ("images", FAILED) or name.endswith("_se")]
-                [float(value) for value in numbers if value is not None]
-            {key: str(content[key]) for key in ("generator", "pictures", "image_size")}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{where} is no report of saminv bench quality ({type(error).__name__}: {error}). It is the JSON that "
-                "that command writes."
-            ) from error
-        return cls(where, content, rows, sources)
-
-    def values(self, key: Key, metric: str) -> dict[str, float]:
-        """A figure of the single pictures by name, where it is known and finite."""
-        each = self.rows[key].get("each", {}).get(metric, [])
-        return {name: float(value) for name, value in zip(self.sources, each) if _known(value)}
-
-
-def _known(value: Any) -> bool:
-    """Whether something is a finite number."""
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _steps(row: Mapping[str, Any]) -> int | None:
-    return None if row["steps"] is None else int(row["steps"])
-
-
-def _check_alike(old: _Report, new: _Report) -> None:
-    """Raise ``InputError`` unless both reports are of the same pictures, generator, size and protocol."""
-    both = ("fingerprint",) if all(report.content.get("fingerprint") for report in (old, new)) else ("generator",)
-    for key in (*both, "image_size", "protocol", "pictures"):
-        values = [report.content.get(key) for report in (old, new)]
-        if values[0] != values[1]:
-            what = {"fingerprint": "generator", "image_size": "size of the pictures", "pictures": "number of pictures"}
-            raise InputError(
-                f"{old.where} and {new.where} cannot be compared: the {what.get(key, key)} differs "
-                f"({_shown(values[0])} there, {_shown(values[1])} here). Measure both alike."
-            )
-    if not (old.sources and new.sources) or old.sources == new.sources:
-        return
-    names = [name for name in {**old.sources, **new.sources} if old.sources.get(name) != new.sources.get(name)]
-    raise InputError(
-        f"{old.where} and {new.where} cannot be compared: {len(names)} of their pictures differ, for example "
-        f"{names[0]} ({_shown(old.sources.get(names[0]))} there, {_shown(new.sources.get(names[0]))} here)."
-    )
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else f"{value!s:.40}"
-
-
-def _changes(old: _Report, new: _Report, key: Key, level: float, tolerance: float) -> list[Change]:
+def _changes(old: WrittenReport, new: WrittenReport, key: Key, level: float, tolerance: float) -> list[Change]:
     """All figures that both reports have of a row."""
     before, after = old.rows[key], new.rows[key]
     found = []
@@ -247,7 +127,7 @@ def _changes(old: _Report, new: _Report, key: Key, level: float, tolerance: floa
             differences = [other[name] - one[name] for name in shared]
             first, second = (statistics.fmean(values[name] for name in shared) for values in (one, other))
             noise = _paired_noise(differences, level)
-        elif _known(before.get(metric)) and _known(after.get(metric)):
+        elif known(before.get(metric)) and known(after.get(metric)):
             first, second = float(before[metric]), float(after[metric])
             noise = _pooled_noise(before, after, metric, level)
         else:
@@ -278,7 +158,7 @@ def _pooled_noise(before: Mapping[str, Any], after: Mapping[str, Any], metric: s
     """How far two means may be apart by chance, by Welch's approximation; None where an error is not known."""
     errors = [row.get(f"{metric}_se") for row in (before, after)]
     counts = [row.get("images") or 0 for row in (before, after)]
-    if not all(map(_known, errors)) or min(counts) < 2:
+    if not all(map(known, errors)) or min(counts) < 2:
         return None
     squares = [float(error) ** 2 for error in errors if error is not None]
     if not sum(squares):
@@ -302,7 +182,7 @@ def _verdict(before: float, after: float, noise: float | None, better: str | Non
     return BETTER if (moved > 0) == (better == HIGHER) else WORSE
 
 
-def _better(metric: str, old: _Report, new: _Report) -> str | None:
+def _better(metric: str, old: WrittenReport, new: WrittenReport) -> str | None:
     """Which way is better: as a report says it, or as the metric does."""
     for report in (new, old):
         said = report.content.get("better", {}).get(metric)
@@ -319,7 +199,7 @@ def _better(metric: str, old: _Report, new: _Report) -> str | None:
     return None
 
 
-def _notes(old: _Report, new: _Report) -> list[str]:
+def _notes(old: WrittenReport, new: WrittenReport) -> list[str]:
     """What differs besides the figures, in sentences."""
     found = []
     if not (old.sources and new.sources):
@@ -327,22 +207,14 @@ def _notes(old: _Report, new: _Report) -> list[str]:
     for report, other in ((old, new), (new, old)):
         alone = [key for key in report.rows if key not in other.rows]
         if alone:
-            found.append(f"Only in {report.where}: {_words(alone)}.")
+            found.append(f"Only in {report.where}: {row_words(alone)}.")
     for name in ("saminv", "torch", "device"):
         pair = [report.content.get(name) for report in (old, new)]
         if pair[0] != pair[1]:
-            found.append(f"{name} differs: {_shown(pair[0])} before, {_shown(pair[1])} after.")
+            found.append(f"{name} differs: {shown(pair[0])} before, {shown(pair[1])} after.")
     settings = [report.content.get("settings") or {} for report in (old, new)]
     for name in sorted({**settings[0], **settings[1]}):
         pair = [setting.get(name) for setting in settings]
         if pair[0] != pair[1]:
-            found.append(f"The setting {name} differs: {_shown(pair[0])} before, {_shown(pair[1])} after.")
+            found.append(f"The setting {name} differs: {shown(pair[0])} before, {shown(pair[1])} after.")
     return found
-
-
-def _words(keys: Any) -> str:
-    return ", ".join(_row_words(key) for key in keys)
-
-
-def _row_words(key: Key) -> str:
-    return key[0] if key[1] is None else f"{key[0]} with {key[1]} steps"

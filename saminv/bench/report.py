@@ -11,11 +11,13 @@ from typing import Any
 from .._plots import new_figure, save_figure
 from .against import AgainstReport
 from .ceilings import middle
+from .compare import UNKNOWN, WORSE, Change, Comparison
 from .descent import Tracks, reached
 from .kernels import KernelReport
 from .rows import QualityReport, Row
 from .speed import SpeedReport, StepTime
 from .target import TargetReport
+from .written import row_words
 
 
 def describe_speed(report: SpeedReport) -> str:
@@ -100,6 +102,33 @@ def _quality_line(row: Row, names: Sequence[str]) -> str:
         cells.append(f"{row.means[name]:.4g}{error}" if name in row.means else "")
     steps, seconds = ("" if row.steps is None else str(row.steps)), "" if row.seconds is None else f"{row.seconds:.2f}"
     return f"| {row.method} | {steps} | {row.images} | {' | '.join(cells)} | {seconds} |"
+
+
+def describe_comparison(comparison: Comparison) -> str:
+    """The comparison as Markdown."""
+    judged = [change for change in comparison.changes if change.verdict != UNKNOWN]
+    lines = [
+        f"Before: {comparison.before}. After: {comparison.after}.",
+        "",
+        "| method | steps | figure | before | after | change | noise | |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | --- |",
+        *(_change_line(change) for change in comparison.changes),
+        "",
+        f"A figure has changed if it moved by more than its noise and by more than {comparison.tolerance:.1%}. Of the "
+        f"{len(judged)} judged, chance alone would call {comparison.level * len(judged):.2g} changed.",
+        *comparison.notes,
+    ]
+    worse = [f"{change.metric} of {row_words([(change.method, change.steps)])}" for change in comparison.worse]
+    return "\n".join([*lines, f"Worse: {', '.join(worse)}." if worse else "Nothing got worse."])
+
+
+def _change_line(change: Change) -> str:
+    steps = "" if change.steps is None else str(change.steps)
+    noise = "" if change.noise is None else f"± {change.noise:.2g}"
+    moved = f"{change.after - change.before:+.3g}"
+    verdict = f"**{change.verdict}**" if change.verdict == WORSE else change.verdict
+    cells = [change.method, steps, change.metric, f"{change.before:.4g}", f"{change.after:.4g}", moved, noise, verdict]
+    return f"| {' | '.join(cells)} |"
 
 
 def quality_table(report: QualityReport) -> str:

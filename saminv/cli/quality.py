@@ -16,12 +16,12 @@ from .._files import atomic_write, ensure_folder
 from .._presets import PRESETS
 from .._version import __version__
 from ..bench import compare_quality, measure_quality
-from ..bench.compare import LEVEL, TOLERANCE, describe_comparison
+from ..bench.compare import LEVEL, TOLERANCE
 from ..bench.edits import EDITS
 from ..bench.methods import METHODS
 from ..bench.protocols import PROTOCOLS
 from ..bench.quality import TOGETHER
-from ..bench.report import describe_quality, plot_quality, quality_table
+from ..bench.report import describe_comparison, describe_quality, plot_quality, quality_table
 from ..encoders import ENCODERS
 from ..metrics import METRICS, SET_METRICS
 from ..optim.precision import PRECISIONS
