@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 from scipy import stats
 
-from saminv import InputError
+from saminv import InputError, load_generator
 from saminv.bench import compare_quality
+from saminv.bench.edits import EDITS
 from saminv.bench.report import describe_comparison
-from saminv.cli import main
+from saminv.cli import _parser, main
 
+ROOT = Path(__file__).resolve().parent.parent
 SOURCES = {f"scene-{k}": f"demo scene {k}" for k in range(6)}
 SPREAD = [20.0, 24.0, 28.0, 32.0, 36.0, 40.0]
 """PSNR of pictures that differ far more among themselves than two methods do."""
@@ -183,3 +187,18 @@ def test_by_command(tmp_path, capsys):
     for bad in (none, text, str(tmp_path / "absent.json")):
         assert main(["bench", "compare", a, bad]) == 2
         assert "is no report of saminv bench quality" in capsys.readouterr().err
+
+
+def test_the_committed_figures_are_what_make_bench_measures():
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    words = re.search(r"^BENCH := (.*)$", makefile, re.M)[1].split()
+    asked = _parser().parse_args(["bench", "quality", *words])
+    content = json.loads((ROOT / re.search(r"^FIGURES := (.*)$", makefile, re.M)[1]).read_text())
+    assert [(row["method"], [row["steps"]]) for row in content["rows"]] == [
+        (name, asked.steps) for name in asked.methods
+    ]
+    assert [str(content["pictures"])] == asked.images and len(content["sources"]) == content["pictures"]
+    columns = {column for name in asked.edits for column in EDITS[name]}
+    assert columns < set(content["definitions"]) and all(columns < set(row["each"]) for row in content["rows"])
+    assert content["fingerprint"] == load_generator("demo").fingerprint, "Call make bench, then make bench-renew."
+    assert not compare_quality(content, content).worse

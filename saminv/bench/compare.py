@@ -210,11 +210,12 @@ def _notes(old: WrittenReport, new: WrittenReport) -> list[str]:
             found.append(f"Only in {report.where}: {row_words(alone)}.")
     for name in ("saminv", "torch", "device"):
         pair = [report.content.get(name) for report in (old, new)]
-        if pair[0] != pair[1]:
+        if None not in pair and pair[0] != pair[1]:
             found.append(f"{name} differs: {shown(pair[0])} before, {shown(pair[1])} after.")
     settings = [report.content.get("settings") or {} for report in (old, new)]
     for name in sorted({**settings[0], **settings[1]}):
         pair = [setting.get(name) for setting in settings]
-        if pair[0] != pair[1]:
+        # What was not given is the default.
+        if pair[0] != pair[1] and not (None in pair and {*pair} & {"auto", 0}):
             found.append(f"The setting {name} differs: {shown(pair[0])} before, {shown(pair[1])} after.")
     return found
