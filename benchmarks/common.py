@@ -146,6 +146,18 @@ class Scene:
         return generator().statistics().mean_w.to(nearest).lerp(nearest, START_TRUNCATION)
 
 
+def scenes_of_batch(batch: int, together: int, count: int) -> list[Scene]:
+    """Scenes of a batch out of ``count``: batches of an even number have strangers, the others have none."""
+    first = 2 * together * (batch // 2) + batch % 2
+    return [Scene.numbered(index) for index in range(first, count, 2)[:together]]
+
+
+def batches_of(together: int, count: int) -> list[int]:
+    """Numbers of the batches that hold ``count`` scenes."""
+    pairs = -(-count // (2 * together))
+    return [batch for batch in range(2 * pairs) if scenes_of_batch(batch, together, count)]
+
+
 @functools.lru_cache(maxsize=1)
 def generator() -> AbstractGenerator:
     """The demo's generator."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from saminv.demo import factors_from_z
 from saminv.demo.scenes import BINARY_FACTORS, FACTOR_INDEX, FACTORS
 from saminv.demo.train_directions import coordinates
-from saminv.editing import fit_boundary, ganspace_directions, sefa_directions
+from saminv.editing import DirectionSet, fit_boundary, ganspace_directions, sefa_directions
 from saminv.editing._samples import pictures, sample_codes
 from saminv.metrics.editing import change
 
@@ -36,21 +36,29 @@ SEEDS = {"judged": 61, "moved": 62, "fitted": 63, "held out": 64, "random": 65}
 DRAWS = 20
 GROUPS = {"0-1": range(2), "2-5": range(2, 6), "6-": range(6, 64)}
 """Style slots of the groups of the SeFa paper."""
-JOBS = ("GANSpace of w", "GANSpace of F4", "SeFa", "boundaries")
-FOUND = JOBS[:3]
+WHITENED = "SeFa, whitened"
+JOBS = ("GANSpace of w", "GANSpace of F4", "SeFa", WHITENED, "boundaries")
+FOUND = JOBS[:4]
 
 
 def directions(job: str) -> dict[str, Tensor]:
     """What a method finds, `[L, D]` by name."""
-    if job != "SeFa":
+    if job.startswith("GANSpace"):
         found = ganspace_directions(generator(), COUNT, "F4" if job.endswith("F4") else None, samples=_samples(job))
         return {name: direction.styles for name, direction in found.directions.items()}
     rows = {}
-    for group, slots in GROUPS.items():
-        kept = [slot for slot in slots if slot < generator().num_styles]
-        found = sefa_directions(generator(), COUNT, kept)
+    for group, found in by_weights(job == WHITENED).items():
         rows |= {f"{name} of {group}": direction.styles for name, direction in found.directions.items()}
     return rows
+
+
+def by_weights(whiten: bool) -> dict[str, DirectionSet]:
+    """What SeFa finds in each group of style slots."""
+    slots = range(generator().num_styles)
+    return {
+        group: sefa_directions(generator(), COUNT, [slot for slot in wanted if slot in slots], whiten=whiten)
+        for group, wanted in GROUPS.items()
+    }
 
 
 def _samples(job: str) -> int | None:
@@ -188,11 +196,14 @@ def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
     options = parse("directions", __doc__, argv, scenes=24)
     records = run("directions", task, range(len(JOBS)), options)
-    found, fitted = records[:3], records[3]
-    figures = [figure(f"{r['job']}: factors with a direction", float(r["named"]), at_least=6) for r in found]
+    found, fitted = records[: len(FOUND)], records[len(FOUND)]
+    bars = {job: {} if job == WHITENED else {"at_least": 6} for job in FOUND}
+    figures = [figure(f"{r['job']}: factors with a direction", float(r["named"]), **bars[r["job"]]) for r in found]
     figures += [figure(f"of these, moved by {VISIBLE:g} or more: {r['job']}", float(seen(r))) for r in found]
     figures += [figure(f"as many random directions as {r['job']}: factors", r["chance"]) for r in found]
     figures += [figure(f"SeFa over all style slots at once, {COUNT} directions: factors", float(ungrouped()))]
+    above = [value for found in by_weights(False).values() for value in found.values["above_random"]]
+    figures += [figure(f"directions of SeFa beyond random weights, of {len(above)}", float(sum(v > 1 for v in above)))]
     figures += [
         figure(f"boundary of {name}: accuracy on {HELD_OUT:,} held-out samples", fitted[name]["read"], at_least=0.9)
         for name in BINARY_FACTORS

@@ -14,7 +14,19 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from common import Options, Record, Scene, figure, kept, median, parse, report, run
+from common import (
+    Options,
+    Record,
+    Scene,
+    batches_of,
+    figure,
+    kept,
+    median,
+    parse,
+    report,
+    run,
+    scenes_of_batch,
+)
 from common import table as markdown
 from measures import EDITED, EditTrial, reconstruction
 from torch import Tensor
@@ -48,8 +60,7 @@ GROUPS = {"strangers": "with strangers", "clean": "without"}
 
 def task(chunk: Scene, options: Options) -> Record:
     """Scores of a batch of scenes by row; ``chunk.index`` counts batches, even ones have strangers."""
-    first = 2 * TOGETHER * (chunk.index // 2) + chunk.index % 2
-    scenes = [Scene.numbered(k) for k in range(first, options.scenes, 2)[:TOGETHER]]
+    scenes = scenes_of_batch(chunk.index, TOGETHER, options.scenes)
     images = torch.cat([scene.batch.images for scene in scenes])
     start = torch.cat([scene.start for scene in scenes])
     trials = [EditTrial(scene) for scene in scenes]
@@ -185,9 +196,8 @@ def figures(records: Sequence[Record]) -> list[Record]:
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
     options = parse("padding", __doc__, argv)
-    pairs = -(-options.scenes // (2 * TOGETHER))
-    chunks = [k for k in range(2 * pairs) if range(2 * TOGETHER * (k // 2) + k % 2, options.scenes, 2)]
-    records = [scene for chunk in run("padding", task, chunks, options) for scene in chunk["scenes"]]
+    batches = batches_of(TOGETHER, options.scenes)
+    records = [scene for chunk in run("padding", task, batches, options) for scene in chunk["scenes"]]
     tables = [padding_table(records), code_table(records), masked_table(records)]
     report("padding", options, tables, figures(records), records)
 

@@ -69,7 +69,7 @@ def invert(
             class by name, such as ``{"car": 0.4, "*": 0.25}``. None is 0.2 where errors are predicted, 0.3 where they
             are measured, or 0.15 for a picture that is far from what the generator makes; ``stats["tau"]`` says which.
             "auto" is the most editable allocation that reaches the target.
-        preset: A published way to invert, such as "pti": its spaces, stages and priors. See
+        preset: A published way to invert, such as "pti" (in any case): its spaces, stages and priors. See
             :data:`saminv.PRESETS`.
         target_psnr, target_lpips: What ``tau="auto"`` has to reach: PSNR in dB, or the perceptual metric, whichever it
             is; exactly one of them.

@@ -78,7 +78,7 @@ def make_recipe(
     """
     if preset is None:
         return _single(spaces, tau, **settings)
-    chosen = PRESETS.get(preset)
+    chosen = PRESETS.get(preset.lower() if isinstance(preset, str) else preset)
     settings = {"spaces": spaces, "tau": tau, **settings}
     _check_preset(chosen, settings)
     settings["generator"] = open_generator(settings.get("generator", "demo"), settings.get("device", "auto"))
@@ -89,7 +89,7 @@ def make_recipe(
         given = settings if stage.spaces is None else {**settings, "spaces": stage.spaces}
         weights = {**stage.settings.get("weights", {}), **(settings.get("weights") or {})}
         single = _single(**{**given, **stage.settings, "weights": weights, "steps": steps})
-        stages.append(replace(single, preset=preset))
+        stages.append(replace(single, preset=chosen.name))
     return replace(stages[-1], before=tuple(stages[:-1]))
 
 
@@ -153,6 +153,9 @@ def _single(
     resolved = resolve_spaces(named, opened, options)
     suited, candidates = _suited_metric(metric, opened), _candidates(resolved, named)
     known = _invertibility(invertibility, opened, candidates, suited)
+    start = _encoder(encoder, opened)
+    weighted = _weights(formulation, losses or {}, weights or {})
+    _check_domain(weighted, start)
     return Recipe(
         generator=opened,
         spaces=resolved,
@@ -164,8 +167,8 @@ def _single(
         segmenter=_segmenter(segmenter, suited),
         invertibility=known,
         fallback=isinstance(invertibility, str) and invertibility == "auto" and known != "measured",
-        encoder=_encoder(encoder, opened),
-        weights=_weights(formulation, losses or {}, weights or {}),
+        encoder=start,
+        weights=weighted,
         losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
         descent=_descent(solver, rate, rates, options, resolved, steps),
         frozen=_frozen(frozen, resolved),
@@ -176,6 +179,7 @@ def _single(
         seed=int(seed),
         precision=find_precision(precision, opened),
         graph=check_graph(graph),
+        domain=start if isinstance(start, AbstractEncoder) else None,
     )
 
 
@@ -196,6 +200,17 @@ def _weights(formulation: str, losses: Mapping[str, Any], given: Mapping[str, fl
     """Weight of each part: of the formulation, of further losses unless said, and as given."""
     usual = PAPER_WEIGHTS if formulation == "paper" else PUBLISHED_WEIGHTS
     return {**dict.fromkeys(losses, FURTHER_WEIGHT), **usual, **given}
+
+
+def _check_domain(weights: Mapping[str, float], encoder: Any) -> None:
+    """Raise ``InputError`` for a weight of the part that needs an encoder where there is none."""
+    if weights.get("domain") and not isinstance(encoder, AbstractEncoder):
+        given = repr(encoder) if isinstance(encoder, str) else type(encoder).__name__
+        raise InputError(
+            "The part 'domain' (of preset='idinvert') holds styles to what an encoder says of their picture, and "
+            f"encoder={given} is none. Pass one that was trained for this generator: "
+            f"{', '.join([*map(repr, ENCODERS), 'its file'])}, or the encoder itself."
+        )
 
 
 def metric_name(metric: str, generator: AbstractGenerator) -> str:

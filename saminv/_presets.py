@@ -14,6 +14,8 @@ from ._registry import Registry
 
 FREE = {"prior": 0.0, "deviation": 0.0}
 """Weights of a search that no prior holds back."""
+PIXEL = 15.0
+"""The library's weight of the squared error."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,13 @@ _add(
     "one style per layer, from where an encoder points",
     "Zhu et al., 2016, arXiv 1609.03552",
     Stage(("W+",), settings={"weights": FREE}),
+)
+_add(
+    "idinvert",
+    "one style per layer, held to what an encoder says of the picture",
+    "Zhu et al., 2020, arXiv 2004.00049",
+    # Twice the weight of the squared error, as in the paper.
+    Stage(("W+",), settings={"weights": {**FREE, "domain": 2 * PIXEL}}),
 )
 _add(
     "i2s++",

@@ -6,6 +6,7 @@ its solver, and the solver's result into a :class:`saminv.Solution` that says wh
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,7 @@ class Recipe:
         preset: Name of the published way that these stages are, if they are one.
         frozen: Spaces that stay where they start.
         stop_at: Size of parts of the loss at which a picture is done.
+        domain: Encoder that the part "domain" of the objective asks, if there is one.
     """
 
     generator: AbstractGenerator
@@ -103,6 +105,7 @@ class Recipe:
     graph: str
     before: tuple[Recipe, ...] = ()
     preset: str | None = None
+    domain: AbstractEncoder | None = None
 
     @property
     def stages(self) -> tuple[Recipe, ...]:
@@ -145,6 +148,7 @@ class Recipe:
             noise=self.noise,
             warm=warm,
             frozen=frozenset(self.frozen),
+            encode=None if self.domain is None else functools.partial(_styles_of, self.domain, self.generator),
         )
         _check_parts(self.weights, problem)
         return Job(
@@ -349,6 +353,11 @@ def _encoded(
     found = encoder.encode(target, recipe.generator, regions)
     styles = found["W+"]["w"].to(target)
     return styles, warm_values(recipe.generator, recipe.spaces, styles, found)
+
+
+def _styles_of(encoder: AbstractEncoder, generator: AbstractGenerator, image: Tensor, regions: Regions) -> Tensor:
+    """Styles `[B, L, D]` that an encoder says of pictures; differentiable."""
+    return encoder.encode(image, generator, regions)["W+"]["w"].to(image)
 
 
 def _picture_taus(tau: Tau | None, distance: Tensor | None, target: Tensor, usual: float) -> Tensor:

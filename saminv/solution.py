@@ -135,7 +135,7 @@ class Solution:
         strength: float | Sequence[float] = 1.0,
         *,
         safe: Any = False,
-        within: str | int | Tensor | None = None,
+        within: str | int | Tensor | Sequence[str | int] | None = None,
         follow: Any = "auto",
     ) -> Tensor:
         """Render the images with an edit (section 3.4 of the SAM report).
@@ -148,7 +148,8 @@ class Solution:
             strength: Multiple of the direction; several give one picture each.
             safe: Strengths are multiples of the largest step that keeps the prior's distance within bounds, for each
                 image; a :class:`saminv.editing.Bounds` says which bounds.
-            within: Name or id of a segment, or a mask `[B, 1, H, W]`: all else is frozen, by blending features.
+            within: Names or ids of segments, one or several such as ``("car", "shadow")``, or a mask `[B, 1, H, W]`:
+                all else is frozen, by blending features.
             follow: Finds a named class again where the edit has taken it: a segmenter or its name, or None to edit
                 only where the segment was. "auto" is the segmenter of the inversion.
 

@@ -6,11 +6,15 @@ import importlib
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+
+import saminv
+from saminv.demo.codes import code_of_factors
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 if not BENCHMARKS.is_dir():
@@ -44,14 +48,14 @@ def square(scene: common.Scene, options: common.Options) -> dict:
     return {"square": scene.index**2, "strangers": scene.strangers, "nan": math.nan, "threads": torch.get_num_threads()}
 
 
-def run_benchmark(name: str, cache: Path, folder: Path, scenes: int = 1) -> dict:
+def run_benchmark(name: str, cache: Path, folder: Path, scenes: int = 1, more: Sequence[str] = ()) -> dict:
     """Call a benchmark with a page to put its tables into, and check what all of them promise."""
     page = folder / ("performance.md" if name in OF_PERFORMANCE else "quality.md")
     page.write_text(f"before\n<!-- begin: {name} -->\n(stale)\n<!-- end: {name} -->\nafter\n")
     out = folder / f"{name}.json"
     arguments = ["--scenes", str(scenes), "--steps", "2", "--workers", "1", "--out", str(out)]
     module: ModuleType = importlib.import_module(name)
-    module.main([*arguments, "--docs", str(folder), "--cache", str(cache)])
+    module.main([*arguments, "--docs", str(folder), "--cache", str(cache), *more])
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "(stale)" not in text
     assert f"python benchmarks/{name}.py --scenes {scenes}" in text and "| ---: |" in text
@@ -157,6 +161,40 @@ def test_editing(tmp_path: Path, cache: Path, single_thread) -> None:
     assert rows["F10"]["mean_drift"] < rows["F10, skip image not blended"]["mean_drift"]
 
 
+def test_methods(tmp_path: Path, cache: Path, single_thread) -> None:
+    first = run_benchmark("methods", cache, tmp_path, more=["--methods", "sam", "w+"])
+    base, sam = first["scenes"]
+    assert (base["method"], sam["method"]) == ("w+", "sam") and base["boundaries"] is None
+    assert sam["rows"][0]["within"]["mean_drift"] < sam["rows"][0]["mean_drift"]
+    assert len(sam["rows"][0]["effect"]) == 6 and base["rows"][0]["seconds"] > 0
+    both = run_benchmark("methods", cache, tmp_path, more=["--methods", "gaussian", "--add"])["scenes"]
+    assert [record["method"] for record in both] == ["w+", "gaussian", "sam"]
+    assert [both[0], both[2]] == [base, sam], "rows of other methods stay"
+    with pytest.raises(SystemExit, match="give both the same"):
+        run_benchmark("methods", cache, tmp_path, scenes=2, more=["--methods", "w", "--add"])
+
+
+@pytest.mark.slow
+def test_boundaries_from_codes_of_scenes(single_thread) -> None:
+    pytest.importorskip("sklearn")
+    boundaries = importlib.import_module("boundaries")
+    scenes = [common.Scene(index, False) for index in range(16)]
+    factors = torch.cat([scene.batch.factors for scene in scenes])
+    styles = common.generator().mapping(code_of_factors(factors, common.generator().z_dim))
+    images = torch.cat([scene.batch.images for scene in scenes])
+    solution = saminv.invert(images, ["W+"], encoder=styles, steps=0, segmenter="none")
+    found, still = boundaries.across_boundaries([solution[:8], solution[8:]], scenes), boundaries.unedited(scenes)
+    assert found["accuracy"] > 0.7 and 0.5 < found["effect"] < 1.5
+    assert found["fid"] < still["fid"]
+    assert boundaries.across_boundaries([solution[:4]], scenes[:4]) is None
+
+
+def test_batches_hold_each_scene_once() -> None:
+    batches = [common.scenes_of_batch(k, 8, 21) for k in common.batches_of(8, 21)]
+    assert sorted(scene.index for batch in batches for scene in batch) == list(range(21))
+    assert all(len({scene.strangers for scene in batch}) == 1 and len(batch) <= 8 for batch in batches)
+
+
 def test_formulations_default_is_the_default_of_invert(tmp_path: Path, cache: Path, single_thread) -> None:
     formulations = importlib.import_module("formulations")
     options, scene = options_for(tmp_path, cache=cache), common.Scene.numbered(0)
@@ -233,8 +271,8 @@ def test_directions(tmp_path: Path, cache: Path, single_thread, monkeypatch: pyt
     for name, value in {"JUDGED": 400, "FITTED": 40, "HELD_OUT": 16, "FEATURES": 16, "COUNT": 3, "DRAWS": 2}.items():
         monkeypatch.setattr(module, name, value)
     content = run_benchmark("directions", cache, tmp_path)
-    found, fitted = content["scenes"][:3], content["scenes"][3]
-    assert [record["count"] for record in found] == [3, 3, 9]
+    found, fitted = content["scenes"][:4], content["scenes"][4]
+    assert [record["count"] for record in found] == [3, 3, 9, 9]
     assert all(0 <= r <= 1 for record in found for r in record["r"].values())
     assert found[0]["r"]["car_x"] > 0.9 and abs(found[0]["moved"]["car_x"]) > 0.1
     assert {"facing", "headlights"} <= set(fitted) and 0 <= fitted["facing"]["read"] <= 1

@@ -310,8 +310,12 @@ HOSTILE: dict[str, tuple[str, Maker]] = {
     "sets without end": ("instructions|piles up", lambda at: b"\x80\x04(" + b"\x8f" * 1_200_000 + b"l."),
     "sets in lists": ("instructions", lambda at: b"\x80\x04](" + (b"\x8f" * 1000 + b"e(") * 1200 + b"e."),
     "a tensor of a trillion": (
-        "does not lie in its storage",
+        r"an array of shape \[1000000, 1000000\]",
         lambda at: torch_archive(tensor_of("I1000000\nI1000000\n\x86", "I0\nI0\n\x86"), ("a/data/0", bytes(16))),
+    ),
+    "a network of one number": (
+        "ask for far more",
+        lambda at: saved({"mapping.fc0.weight": torch.zeros(1).expand(1 << 20, 1 << 20), **one_number()}),
     ),
     "a tensor beyond its storage": (
         "does not lie in its storage",
@@ -409,6 +413,11 @@ def persistent(source: str):
     reduce = made.__reduce__()
     reduce[1][0]["module_src"] = source
     return Calls(reduce[0], EasyDict(reduce[1][0]))
+
+
+def one_number() -> dict[str, torch.Tensor]:
+    """By what a StyleGAN2 is recognised, all of it one number."""
+    return {"synthesis.b4.const": torch.zeros(1).expand(4, 4, 4), "mapping.w_avg": torch.zeros(1).expand(4)}
 
 
 def nested(at: Path) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import assert_close
 from PIL import Image
-from toys import perturbed, toy_problem, toy_stylegan2
+from toys import perturbed, toy_problem, toy_stylegan2, toy_stylegan3
 
 import saminv
 from saminv import InputError, OutputError, Solution, images
@@ -16,9 +16,10 @@ from saminv.editing import Bounds, LinearDirection, resolve_direction, safe_stre
 from saminv.editing.apply import edit_at
 from saminv.editing.channels import style_layers
 from saminv.editing.editability import editability
-from saminv.editing.references import caption
+from saminv.editing.edits import applied_edit
+from saminv.editing.references import caption, signed
 from saminv.editing.strips import draw_frames, draw_samples, draw_strip, sample_solution
-from saminv.editing.within import FROZEN_FROM, frozen_sites, widened
+from saminv.editing.within import FROZEN_FROM, freeze, frozen_sites, widened
 from saminv.generators import StyleGAN2
 from saminv.metrics.pixel import MSE, PSNR
 from saminv.optim import Adam, solve
@@ -77,7 +78,9 @@ def test_rows_of_two_numbers_are_an_array_and_no_edits() -> None:
 
 def test_captions() -> None:
     assert caption("some/folder/pca.pt#10@7-9") == "pca#10@7-9"
-    assert caption("sefa/3@0-1") == "sefa/3@0-1" and caption({"a": 1, "b.npy": 2}) == "a+b"
+    assert caption("sefa/3@0-1") == "sefa/3@0-1" and caption({"a": 1, "b.npy": -0.5}) == "a+b=-0.5"
+    assert caption({"z": torch.ones(3), "class": torch.ones(3)}) == "z+class"
+    assert [signed(strength) for strength in (-2.0, 0.0, 0.5)] == ["-2", "0", "+0.5"]
 
 
 def test_channels_are_edited_in_pictures_with_weights_of_their_own(rows) -> None:
@@ -123,7 +126,8 @@ def test_a_safe_step_ends_where_the_code_becomes_unlikely(solution, generator, r
 def test_safe_strengths_are_multiples_for_each_image_and_side(solution, rows) -> None:
     up, down = (safe_strength(solution, rows[0], sign) for sign in (1, -1))
     assert not torch.allclose(up, down)
-    edited = solution.edit(rows[0], [-1.0, 0.5], safe=True)
+    edited, applied = applied_edit(solution, rows[0], [-1.0, 0.5], safe=True)
+    assert_close(applied, torch.stack([-down, 0.5 * up], dim=1), 1e-6)
     for row in range(2):
         one = solution[row]
         assert_close(edited[2 * row : 2 * row + 1], one.edit(rows[0], -float(down[row])), 1e-4)
@@ -171,6 +175,33 @@ def test_features_are_blended_and_not_only_pictures(solution, rows, generator) -
     assert all(min(generator.site(n).shape[1:]) >= FROZEN_FROM for n in frozen_sites(generator) if n[0] == "F")
     inside, pasted = solution.edit(rows[0], within="car"), solution.edit(rows[0])
     assert (inside - pasted)[..., 14:16].abs().max() > 1e-3
+
+
+def test_several_segments_are_edited_together(solution, rows) -> None:
+    segments = torch.where(torch.arange(32) < 24, solution.segments, 3)
+    names = {**NAMES, "3": "sun"}
+    parts = replace(solution, segments=segments, provenance={**solution.provenance, "segment_names": names})
+    edited = parts.edit(rows[0], within=["car", 3])
+    assert torch.equal(edited, parts.edit(rows[0], within=(segments != 2)[:, None].float()))
+    for words in (["car", "boat"], [99]):
+        with pytest.raises(InputError, match="No image has a segment"):
+            parts.edit(rows[0], within=words)
+    for nothing in ([], [None], 0.5):
+        with pytest.raises(InputError, match="names or ids of segments, at least one"):
+            parts.edit(rows[0], within=nothing)
+
+
+def test_the_margin_around_a_picture_is_frozen_like_its_border() -> None:
+    """Layers of StyleGAN3 read beyond the border."""
+    aliasfree = toy_stylegan3()
+    inside = torch.zeros(1, 1, *aliasfree.image_size, dtype=torch.bool)
+    inside[..., : aliasfree.image_size[1] // 2] = True
+    found = sample_solution(aliasfree, 1)
+    names = frozen_sites(aliasfree)
+    unedited = aliasfree.synthesis(found.latents["W+"]["w"], until=names)
+    assert names
+    for tap in freeze(aliasfree, inside, unedited, found.regions):
+        assert tap.mask[..., :, -1].eq(1).all() and tap.mask[..., :, 0].eq(0).all()
 
 
 def test_a_mask_takes_the_place_of_a_segment(solution, rows) -> None:
@@ -255,8 +286,9 @@ def test_frames_go_through_the_strengths_and_back(solution, rows) -> None:
     assert_close(frames[16], solution[0].edit(rows[1], -1.0)[0], 1e-5)
     with pytest.raises(InputError, match="shows one image; this solution has 2"):
         draw_frames(solution, [rows[0]], [0.0, 1.0])
-    with pytest.raises(InputError, match="two strengths"):
-        draw_frames(solution[0], [rows[0]], [1.0])
+    for strengths, count in (([1.0], 4), ([0.0, 1.0], 0)):
+        with pytest.raises(InputError, match=r"two strengths .* and a frame or more"):
+            draw_frames(solution[0], [rows[0]], strengths, count)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])

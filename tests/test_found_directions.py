@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,8 +149,37 @@ def test_sefa_without_normalising_moves_the_input_most(generator: StyleGAN2) -> 
     assert float(others.square().sum(dim=1).max()) <= moved[0]
 
 
-@pytest.mark.parametrize("layers", [[], [-1], [99]])
-def test_slots_that_are_not_there(generator: StyleGAN2, layers: list[int]) -> None:
+def test_whitened_sefa_is_the_step_of_one_likelihood_that_moves_the_input_most(generator: StyleGAN2) -> None:
+    found = sefa_directions(generator, 3, [1], normalise=False, whiten=True)
+    matrix = (generator.layers[1].affine.weight * generator.layers[1].affine.gain).double()
+    factor = generator.statistics().factor_w
+    steps = torch.stack([found[k].styles[1].double() for k in range(3)])
+    assert_close(torch.linalg.solve(factor, steps.t()).norm(dim=0), torch.ones(3, dtype=torch.float64), 1e-4)
+    moved = (steps @ matrix.t()).square().sum(dim=1)
+    assert_close(moved, torch.tensor(found.values["eigenvalue"], dtype=torch.float64), 1e-4)
+    others = unit(torch.randn(200, generator.style_dim)) @ factor.t() @ matrix.t()
+    assert float(others.square().sum(dim=1).max()) <= float(moved[0]) * (1 + 1e-6)
+    assert found.values["deviation"] == pytest.approx(steps.norm(dim=1).tolist(), rel=1e-5)
+    # Weights say nothing of the covariance, which is most of what is found here.
+    assert "above_random" not in found.values
+
+
+def test_sefa_tells_what_random_weights_would_give() -> None:
+    """The one direction that was put into random layers, and no other one, is above them."""
+    source = torch.Generator().manual_seed(8)
+    wide = toy_stylegan2(w_dim=64)
+    hidden = unit(torch.randn(64, generator=source)).float()
+    for layer in wide.layers[:2]:
+        weight = torch.randn(layer.affine.weight.shape, generator=source)
+        layer.affine.weight.copy_(weight + 4 * torch.randn(len(weight), 1, generator=source) * hidden)
+    found = sefa_directions(wide, 3, [0, 1])
+    above = found.values["above_random"]
+    assert above[0] > 1.5 and max(above[1:]) < 1.1
+    assert abs(float(unit(found[0].styles[0]) @ hidden.double())) > 0.9
+
+
+@pytest.mark.parametrize("layers", [[], [-1], [99], [1.5], "0-1", 3])
+def test_slots_that_are_not_there(generator: StyleGAN2, layers: Any) -> None:
     with pytest.raises(InputError, match="numbers from 0 to 7"):
         sefa_directions(generator, layers=layers)
 
@@ -167,6 +197,13 @@ def test_components_of_w_are_those_of_its_covariance(generator: StyleGAN2) -> No
         got = found[k].styles[1].double()
         assert_close(got * torch.sign(got @ row), row, 1e-4)
         assert not found[k].styles[0].any()
+
+
+def test_there_are_no_more_components_than_variance(generator: StyleGAN2) -> None:
+    assert len(ganspace_directions(generator, 20, samples=5)) == 4
+    assert len(ganspace_directions(generator, 1, samples=5)) == len(sefa_directions(generator, 1)) == 1
+    with pytest.raises(InputError, match="count is 0; it must be a whole number from 1 up"):
+        sefa_directions(generator, 0)
 
 
 def test_incremental_components_are_exact_up_to_their_rank() -> None:
@@ -304,8 +341,12 @@ def test_scores_are_checked(generator: StyleGAN2) -> None:
     for wrong in (torch.zeros(4), torch.zeros(5, 1), torch.tensor([1.0, 2, 3, 4, torch.nan])):
         with pytest.raises(InputError, match="5 samples need"):
             scored(generator, codes, {"a": wrong})
-    with pytest.raises(InputError, match="no scores"):
-        scored(generator, codes, {})
+    for none in ({}, lambda image: image.mean(dim=(1, 2, 3))):
+        with pytest.raises(InputError, match="by a table of scores"):
+            scored(generator, codes, none)
+    for words in (["yes"] * 5, lambda image: None):
+        with pytest.raises(InputError, match="scores 'a' are no numbers"):
+            scored(generator, codes, {"a": words})
     found = scored(generator, codes, {"red": lambda image: image[:, 0].mean(dim=(1, 2)), "n": torch.arange(5)})
     pictures = generator.synthesis(codes[:, None].expand(-1, generator.num_styles, -1)).clamp(-1, 1)
     assert_close(found["red"], pictures[:, 0].mean(dim=(1, 2)).double(), 1e-5)
@@ -322,8 +363,11 @@ def test_each_regressed_direction_moves_its_own_attribute() -> None:
     fit = regress(codes, codes @ gradients + 5)
     assert_close(fit.directions.float() @ gradients, torch.eye(3), 0.02)
     assert float(fit.quality.min()) > 0.99
-    with pytest.raises(InputError, match="same for all samples"):
-        regress(codes, torch.ones(800, 1))
+    for alike in (torch.ones(800, 1), (torch.arange(800) < 600)[:, None]):
+        with pytest.raises(InputError, match="same for all samples, or for the last quarter"):
+            regress(codes, alike)
+    with pytest.raises(InputError, match="15 samples; a regression needs 16"):
+        regress(codes[:15], torch.arange(15.0)[:, None])
 
 
 def test_strength_one_of_a_regression_is_a_deviation_of_the_attribute() -> None:
@@ -368,7 +412,7 @@ def test_kept_sets_are_known_by_name(generator: StyleGAN2) -> None:
     assert part.styles.any(dim=1).nonzero().flatten().tolist() == [0, 1, 3]
     other = toy_stylegan2(seed=1)
     assert direction_names(other) == []
-    with pytest.raises(InputError, match=r"Known: sefa/0, sefa/1, sefa/2; or give"):
+    with pytest.raises(InputError, match=r"Did you mean 'sefa/0'\? Known: sefa/0 to sefa/2; or give"):
         find_direction("sefa-0", generator)
     with pytest.raises(InputError, match=r"has no direction '7'. It has: 0, 1, 2"):
         find_direction("sefa/7", generator)

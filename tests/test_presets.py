@@ -12,6 +12,7 @@ import saminv
 from saminv import PRESETS, InputError, runs
 from saminv._presets import Preset, Stage
 from saminv.cli import main
+from saminv.encoders import make_encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*looks far from what the generator makes")
 SETTINGS = {"metric": "mse", "segmenter": "none", "steps": 12, "invertibility": "measured"}
@@ -28,10 +29,17 @@ def pictures():
     return random_pictures(2, side=64)
 
 
+@pytest.fixture(scope="module")
+def encoder(toy):
+    torch.manual_seed(0)
+    return make_encoder("gradual", toy, widths=(8, 8, 8, 8), blocks=(1, 1, 1, 1), reduction=2).freeze()
+
+
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_each_ends_nearer_than_it_begins(toy, pictures, name):
+def test_each_ends_nearer_than_it_begins(toy, pictures, encoder, name):
     start = saminv.invert(pictures, ["W+"], generator=toy, encoder="mean", **{**SETTINGS, "steps": 0})
-    found = saminv.invert(pictures, preset=name, generator=toy, **SETTINGS)
+    more = {"encoder": encoder} if name == "idinvert" else {}
+    found = saminv.invert(pictures, preset=name, generator=toy, **SETTINGS, **more)
     assert (found.stats["mse"] < start.stats["mse"]).all()
     assert found.provenance["preset"] == name and found.provenance["steps"] == 12
     spaces = PRESETS.get(name).stages[-1].spaces
@@ -71,12 +79,26 @@ def test_weights_can_be_changed(toy, pictures):
     assert (held.latents["G"]["delta"] != usual.latents["G"]["delta"]).any()
 
 
+def test_an_encoder_holds_the_styles(toy, pictures, encoder):
+    """The distance to what the encoder says of the made picture, by hand; with a high weight it becomes small."""
+    settings = {"generator": toy, **SETTINGS, "preset": "idinvert", "encoder": encoder}
+    apart = []
+    for weight in (0.0, 1e4):
+        found = saminv.invert(pictures, weights={"domain": weight}, **settings)
+        said = encoder.encode(found.image, toy)["W+"]["w"]
+        apart.append((found.latents["W+"]["w"] - said).square().mean(dim=(1, 2)))
+    assert (apart[1] < apart[0]).all()
+    torch.testing.assert_close(found.stats["loss/domain"], apart[1], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"preset": "ptl"}, "Unknown preset 'ptl'.*Did you mean 'pti'"),
         ({"preset": "pti", "spaces": ["W+"]}, "says spaces itself"),
         ({"preset": "pti", "frozen": ["W"], "encoder": "nearest"}, "says encoder, frozen itself"),
+        ({"preset": "idinvert"}, "encoder='auto' is none. Pass one that was trained for this generator"),
+        ({"preset": "idinvert", "encoder": torch.zeros(10, 12)}, "encoder=Tensor is none"),
         ({"preset": "sam", "tau": "auto", "target_psnr": 30.0}, "A search by tau='auto' takes no preset"),
     ],
 )
@@ -127,7 +149,15 @@ def test_a_sweep_takes_none(toy, pictures):
 
 def test_the_page_lists_them():
     page = (Path(__file__).parent.parent / "docs" / "presets.md").read_text()
-    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    table, differences = page.split("## What differs from the papers")
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    for line in differences.splitlines():
+        assert not line.startswith("| `") or line.split("`")[1] in PRESETS
     assert set(rows) == set(PRESETS)
     for name, row in rows.items():
         assert row.rstrip(" |").endswith(PRESETS.get(name).reference.split(", ", 2)[2])
+
+
+def test_names_have_no_case(pictures, toy):
+    found = saminv.invert(pictures, preset="W+", generator=toy, **SETTINGS)
+    assert found.provenance["preset"] == "w+" and set(found.latents) == {"W+"}

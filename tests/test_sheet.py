@@ -150,7 +150,7 @@ def test_comparisons_must_show_the_same_images(solution: saminv.Solution) -> Non
 def test_edit_captions() -> None:
     assert edit_caption("car_hue", 1.0) == ("car_hue", "+1")
     assert edit_caption("some/folder/age.npy", -0.5) == ("age", "-0.5")
-    assert edit_caption(torch.zeros(3), 0) == ("direction", "+0")
+    assert edit_caption(torch.zeros(3), 0) == ("direction", "0")
 
 
 def luminance(colour: tuple[int, int, int]) -> float:

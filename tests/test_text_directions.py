@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import assert_close
-from torch import Tensor
+from torch import Tensor, nn
 from toys import toy_stylegan2
 
 import saminv
-from saminv import CheckpointError, InputError, MissingExtraError
-from saminv.editing import Clip, DirectionSet, LinearDirection, channel_effects, find_direction, text_directions
+from saminv import CheckpointError, InputError, MissingExtraError, cli
+from saminv.editing import (
+    Clip,
+    DirectionSet,
+    LinearDirection,
+    channel_effects,
+    effects_file,
+    find_direction,
+    text_directions,
+)
 from saminv.editing.channels import channel_deviation, style_layers
 from saminv.editing.strips import sample_solution
 from saminv.editing.text import text_change
-from saminv.generators import StyleGAN2
+from saminv.generators import StyleGAN2, save_generator
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 
@@ -67,6 +76,53 @@ def test_an_effect_is_what_its_channel_does(generator, effects) -> None:
         ends.append(F.normalize(ColourModel().images(other.synthesis(styles).clamp(-1, 1)), dim=1))
     expected = F.normalize(F.normalize(ends[0] - ends[1], dim=1).mean(dim=0), dim=0)
     assert_close(effects[channel], expected, 1e-3)
+
+
+class Interrupted(ColourModel):
+    """Is interrupted after some looks at pictures."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def images(self, images: Tensor) -> Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().images(images)
+
+
+def test_effects_go_on_where_they_were_interrupted(generator, effects, tmp_path) -> None:
+    how = {"images": 3, "step": 3.0, "cache": tmp_path / "effects.safetensors"}
+    with pytest.raises(KeyboardInterrupt):
+        channel_effects(generator, Interrupted(left=7), **how)
+    with pytest.raises(KeyboardInterrupt):
+        channel_effects(generator, Interrupted(left=3), **how)
+    # Two looks for a channel: three channels were done, then one.
+    rest = Interrupted(left=2 * (len(effects) - 4))
+    assert torch.equal(channel_effects(generator, rest, **how), effects) and rest.left == 0
+    assert torch.equal(channel_effects(generator, Interrupted(left=0), **how), effects)
+    with pytest.raises(InputError, match="another generator, model or samples"):
+        channel_effects(generator, ColourModel(), **{**how, "seed": 1})
+    how["cache"].write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="no readable file of channel effects"):
+        channel_effects(generator, ColourModel(), **how)
+    assert [path.name for path in tmp_path.iterdir()] == ["effects.safetensors"]
+
+
+def test_effects_have_a_place_of_their_own(generator) -> None:
+    places = {effects_file(generator, ColourModel(), seed=seed, images=count) for seed in (0, 1) for count in (2, 3)}
+    assert len(places) == 4 and all(place.parent.is_dir() for place in places)
+    assert not any(name.startswith("effects") for name in saminv.editing.kept_names(generator))
+
+
+def test_the_command_measures_once(generator, tmp_path, capsys, monkeypatch) -> None:
+    file = save_generator(generator, tmp_path / "toy.safetensors")
+    words = ["directions", "find", "text", "--generator", str(file), "--samples", "2", "--text"]
+    monkeypatch.setattr("saminv.cli.directions.Clip", lambda *_: ColourModel())
+    assert cli.main([*words, "red", "", "--threshold", "0.3"]) == 0
+    monkeypatch.setattr("saminv.cli.directions.Clip", lambda *_: Interrupted(left=0))
+    assert cli.main([*words, "blue", "", "--threshold", "0.3", "--name", "second"]) == 0
+    assert "second/blue" in capsys.readouterr().out
 
 
 def test_a_text_moves_pictures_towards_its_colour(generator, effects) -> None:
@@ -171,7 +227,24 @@ def test_open_clip_embeds_as_it_does_by_itself(tiny) -> None:
         )
         assert_close(clip.images(2 * pixels - 1), network.encode_image((pixels - mean) / std), 1e-4)
     assert clip.images(torch.zeros(1, 3, 128, 128)).shape == (1, 16)
-    assert clip.name == "saminv-tiny-tiny"
+    assert clip.name == "saminv-tiny-tiny" and clip.fingerprint.startswith("saminv-tiny-tiny-")
+
+
+def test_weights_get_the_activation_that_they_were_trained_with(tiny, monkeypatch) -> None:
+    open_clip, _, path = tiny
+    asked = []
+
+    def create(model: str, weights: str, **options: Any) -> nn.Module:
+        asked.append((model, weights, options["force_quick_gelu"]))
+        return built("saminv-tiny", **options)
+
+    built = open_clip.create_model
+    monkeypatch.setattr(open_clip, "create_model", create)
+    clip = Clip("ViT-B-32", "openai")
+    assert any(type(module).__name__ == "QuickGELU" for module in clip.network.modules())
+    Clip("ViT-B-32", "laion2b_s34b_b79k")
+    Clip("saminv-tiny", path)
+    assert [quick for _, _, quick in asked] == [True, False, False]
 
 
 def test_open_clip_weights_that_are_none(tiny, tmp_path) -> None:

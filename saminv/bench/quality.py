@@ -7,11 +7,8 @@ on and what is there is not done again. Pictures of other programs are scored be
 from __future__ import annotations
 
 import json
-import math
-import re
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,80 +20,23 @@ from .._arguments import DEFAULT_STEPS, metric_name
 from .._errors import InputError, RunError
 from .._files import atomic_write, ensure_folder
 from .._open import open_generator
-from .._presets import PRESETS
+from .._sources import Item
 from ..demo.write_scenes import write_scenes
 from ..editing._draw import Cell, Page, enlarge, panel_size
 from ..generators import AbstractGenerator
-from ..metrics import METRICS, SET_METRICS, get_metric, get_set_metric, score
-from ..metrics.sets import AbstractFeatureDistance
-from ..runs import RunReport, collect, read_manifest, run
-from ..solution import Solution
+from ..metrics import METRICS, SET_METRICS, get_metric
+from ..runs import RunReport, collect, run
+from ..runs.stream import file_hash
 from .ceilings import device_name
+from .edits import HELD_OUT, Edits, scene_seed, solutions_of
+from .methods import METHODS, Method, find_methods
+from .protocols import PROTOCOLS, RANDOM, Protocol
+from .rows import Pairs, QualityReport, Row, definition, score_pairs
+from .splits import Entry, Split, check_split, check_within, read_list
 
-METHODS = ("w+", "pti", "sam")
-HELD_OUT = 50_000
-"""Seed of the first scene of the demo world; no training draws scenes from there on."""
 TOGETHER = 8
 PICTURES = "pictures"
-LOWER, HIGHER = "lower is better", "higher is better"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a method has reached with a number of steps.
-
-    Attributes:
-        method: As it was asked for.
-        steps: Of each inversion; None for pictures of another program.
-        images: How many it has done.
-        means: Of each metric over the pictures; of a metric of sets, its value.
-        errors: Standard error of the mean of each metric that has one.
-        seconds: Per picture, batches shared out; None where it is unknown.
-        failed: Pictures that it could not do.
-    """
-
-    method: str
-    steps: int | None
-    images: int
-    means: dict[str, float]
-    errors: dict[str, float]
-    seconds: float | None
-    failed: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: means by the names of the metrics, standard errors as ``NAME_se``; None if infinite."""
-        means = {name: value if math.isfinite(value) else None for name, value in self.means.items()}
-        errors = {f"{name}_se": value for name, value in self.errors.items()}
-        more = {"steps": self.steps, "images": self.images, "failed": self.failed, "seconds": self.seconds}
-        return {"method": self.method, **more, **means, **errors}
-
-
-@dataclass
-class QualityReport:
-    """Methods times pictures.
-
-    Attributes:
-        generator: Its name, or its fingerprint.
-        device: The machine, in words.
-        pictures: How many were asked for.
-        image_size: (height, width) at which they are compared.
-        definitions: What each figure is, by its name.
-        rows: One for each method and number of steps.
-        sheet: Pictures of some scenes by all methods `[1, 3, H', W']`.
-    """
-
-    generator: str
-    device: str
-    pictures: int
-    image_size: tuple[int, int]
-    definitions: dict[str, str]
-    rows: list[Row]
-    sheet: Tensor | None = field(default=None, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("rows", "sheet")}
-        return {**kept, "image_size": list(self.image_size), "rows": [row.to_dict() for row in self.rows]}
+SECONDS = "Wall time of the inversions per picture; pictures of a batch share it."
 
 
 def measure_quality(
@@ -107,6 +47,12 @@ def measure_quality(
     generator: str | Path | AbstractGenerator = "demo",
     steps: int | Sequence[int] = DEFAULT_STEPS,
     metrics: Sequence[str] | None = None,
+    edits: Sequence[str] | None = (),
+    encoder: str | Path = "auto",
+    like: str | None = None,
+    train_list: str | Path | None = None,
+    test_list: str | Path | None = None,
+    same_names: bool = False,
     external: Mapping[str, str | Path] | None = None,
     batch: int = TOGETHER,
     workers: int = 1,
@@ -119,11 +65,19 @@ def measure_quality(
     Args:
         pictures: Files and folders; or a number of scenes of the demo world that its generator never saw, every other
             one with strangers.
-        methods: Names of :data:`saminv.PRESETS`, or spaces separated by commas, such as "W+,F6".
+        methods: Names of :data:`saminv.PRESETS` in any case; spaces separated by commas, such as "W+,F6"; or "encoder"
+            or the name of one, which is what it says without a step.
         out: Folder of the results; runs are continued there.
         generator: As for :func:`saminv.invert`.
         steps: Of each inversion; several give a curve.
-        metrics: Names of metrics per picture and of sets; those that suit the generator where None.
+        metrics: Names of metrics per picture and of sets; those of the protocol, or those that suit the generator,
+            where None.
+        edits: Measures of edits besides, of :data:`saminv.bench.edits.EDITS`; None for all that can be measured.
+        encoder: Where methods start that do not say it themselves, as for :func:`saminv.invert`.
+        like: Name of the paper whose protocol is followed, of :data:`saminv.bench.protocols.PROTOCOLS`.
+        train_list, test_list: Folders, or text files of paths, of the pictures that something was trained on and is
+            tested on, which must not overlap; the test is ``pictures`` where it is None.
+        same_names: Whether both may have files of one name that show different pictures.
         external: Folders of pictures by other programs, by the name of each; a picture is found by its name without
             suffix and has the generator's size.
         batch, workers: As for :func:`saminv.runs.run`.
@@ -132,50 +86,99 @@ def measure_quality(
         settings: Further arguments of :func:`saminv.invert`.
 
     Raises:
-        InputError: For anything unusable, with what is allowed.
+        InputError: For anything unusable, with what is allowed; also where training and test overlap.
         RunError: If the folder holds runs with other settings.
+        WeightsError: If a metric needs weights that are neither here nor can be fetched.
     """
     opened = open_generator(generator, settings.get("device", "auto"))
-    budgets = [steps] if isinstance(steps, int) else list(steps)
-    chosen = _metrics(metrics, opened, settings.get("metric", "auto"))
-    found = [_method(name) for name in methods]
-    different = len({_slug(name) for name in methods}) == len(found) and len(set(budgets)) == len(budgets)
-    if not (found and budgets and different):
-        raise InputError(f"methods and steps must each be named once, got {list(methods)} and {budgets}.")
+    protocol = None if like is None else PROTOCOLS.get(str(like).lower())
+    chosen = _metrics(metrics, opened, settings.get("metric", "auto"), protocol)
+    sizes = {} if protocol is None else dict(protocol.sizes)
+    columns = Edits.of(edits, opened, isinstance(pictures, int))
+    found = find_methods(methods, [steps] if isinstance(steps, int) else list(steps), encoder, opened)
     folder = ensure_folder(out)
-    files = _pictures(pictures, folder, opened)
-    rows, panels = [], {}
-    for name, method in zip(methods, found):
-        for count in budgets:
-            place = folder / "methods" / f"{_slug(name)}-{count}"
-            given = {**settings, **method, "generator": generator, "steps": count}
-            report = run(files, place, batch=batch, workers=workers, keep=("solution",), progress=progress, **given)
-            _note_time(place, report)
-            pairs = _solved(place, opened)
-            rows.append(_row(name, count, pairs, chosen, _seconds(place), len(report.failed)))
-            panels[f"{name}, {count} steps" if len(budgets) > 1 else name] = _first(_solved(place, opened), shown)
-    for name, other in (external or {}).items():
-        rows.append(_row(name, None, _foreign(files, Path(other), opened), chosen, None, 0))
-        panels[name] = _first(_foreign(files, Path(other), opened), shown)
+    items, sources = _pictures(pictures, folder, opened, protocol, settings.get("seed", 0))
+    split = _split(train_list, test_list, [item.path for item in items], same_names, progress)
+    # Builds each metric once, so that missing weights are told before the work and not after it.
+    defined = {name: definition(name, sizes.get(name)) for name in chosen}
+    options = {"batch": batch, "workers": workers, "progress": progress}
+    study = _Study(opened, generator, items, chosen, sizes, columns, options, settings)
+    done = [(method.title(found), *study.measure(method, folder, shown)) for method in found]
+    done += [(name, *study.compare(name, Path(other), shown)) for name, other in (external or {}).items()]
+    words = {**{name: text for name, (text, _) in defined.items()}, **columns.definitions, "seconds": SECONDS}
     return QualityReport(
         generator=opened.name or opened.fingerprint,
+        fingerprint=opened.fingerprint,
         device=device_name(opened.device),
-        pictures=len(files),
+        pictures=len(items),
         image_size=opened.image_size,
-        definitions=_definitions(chosen),
-        rows=rows,
-        sheet=_sheet(panels, opened.image_size),
+        sources=sources,
+        settings={**_plain(settings), "encoder": Path(str(encoder)).name, "batch": batch},
+        protocol=None if protocol is None else protocol.name,
+        notes=_notes(protocol, split, opened, len(items), chosen),
+        definitions=words,
+        better={**{name: better for name, (_, better) in defined.items()}, **columns.better},
+        rows=[row for _, row, _ in done],
+        sheet=_sheet({title: panel for title, _, panel in done}, opened.image_size),
     )
 
 
-Pairs = Iterator[tuple[str, Tensor, Tensor]]
-"""Name, reconstruction and target of picture after picture, `[1, 3, H, W]` each."""
+Panel = Mapping[str, tuple[Tensor, Tensor]]
+"""What a method has made of pictures, and these, by name."""
 
 
-def _metrics(names: Sequence[str] | None, generator: AbstractGenerator, minimised: str) -> list[str]:
-    """Names of metrics, checked; the usual ones with that of the loss where none are given."""
-    usual = dict.fromkeys(["psnr", "mse", "ssim", metric_name(minimised, generator)])
-    chosen = list(usual) if names is None else list(names)
+@dataclass(frozen=True)
+class _Study:
+    """What all rows of a table have in common.
+
+    Attributes:
+        generator: Opened.
+        given: The generator as it was named, which further processes open by themselves.
+        items: The pictures.
+        metrics: By name.
+        sizes: At which single metrics compare.
+        edits: What is measured of edits.
+        options: Of the runs.
+        settings: Of the inversions.
+    """
+
+    generator: AbstractGenerator
+    given: Any
+    items: Sequence[Item]
+    metrics: Sequence[str]
+    sizes: Mapping[str, tuple[int, int]]
+    edits: Edits
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    def measure(self, method: Method, folder: Path, shown: int) -> tuple[Row, Panel]:
+        """The row of a method and its first pictures; what is there already is not inverted again."""
+        place = folder / "methods" / method.slug
+        given = {**self.settings, **method.arguments, "steps": method.steps}
+        files = [item.path for item in self.items]
+        report = run(files, place, keep=("solution",), **self.options, **given, generator=self.given)
+        _note_time(place, report)
+        pairs, failed = _solved(place, self.generator), len(report.failed)
+        row = score_pairs(method.name, method.steps, pairs, self.metrics, _seconds(place), failed, self.sizes)
+        each = self.edits.measure(place, {**given, "generator": self.generator}, **self._chunks)
+        return row.with_values(each), _first(_solved(place, self.generator), shown)
+
+    def compare(self, name: str, folder: Path, shown: int) -> tuple[Row, Panel]:
+        """The row of another program, and its first pictures."""
+        row = score_pairs(name, None, _foreign(self.items, folder, self.generator), self.metrics, sizes=self.sizes)
+        return row, _first(_foreign(self.items, folder, self.generator), shown)
+
+    @property
+    def _chunks(self) -> dict[str, Any]:
+        return {name: self.options[name] for name in ("batch", "progress")}
+
+
+def _metrics(
+    names: Sequence[str] | None, generator: AbstractGenerator, minimised: Any, protocol: Protocol | None
+) -> list[str]:
+    """Names of metrics, checked; where none are given those of the protocol, or the usual ones."""
+    usual = ["psnr", "mse", "ssim", metric_name(minimised, generator)] if protocol is None else protocol.metrics
+    chosen = list(dict.fromkeys(usual)) if names is None else list(names)
     unknown = [name for name in chosen if name not in METRICS and name not in SET_METRICS]
     if unknown or len(set(chosen)) < len(chosen):
         known = ", ".join([*METRICS, *SET_METRICS])
@@ -183,30 +186,50 @@ def _metrics(names: Sequence[str] | None, generator: AbstractGenerator, minimise
     return chosen
 
 
-def _method(name: str) -> dict[str, Any]:
-    """What a method is, as arguments of ``invert``."""
-    if name.lower() in PRESETS:
-        return {"preset": name.lower()}
-    spaces = [space.strip() for space in name.split(",")]
-    if len(spaces) == 1 and not re.fullmatch(r"[A-Z]+\+?[\d\[\],-]*", name):
-        # A word that is no space either: the registry knows what is near.
-        PRESETS.get(name)
-    return {"spaces": spaces}
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that are a word or a number."""
+    return {name: value for name, value in settings.items() if isinstance(value, (str, int, float))}
 
 
-def _slug(name: str) -> str:
-    """A method's name as that of a folder, on any file system."""
-    return re.sub(r"[^\w+-]+", "_", name.lower())
+def _notes(
+    protocol: Protocol | None, split: Split | None, generator: AbstractGenerator, count: int, metrics: list[str]
+) -> list[str]:
+    found = [] if protocol is None else protocol.notes(generator, count, metrics)
+    return found if split is None else [*found, f"{split}"]
 
 
-def _pictures(given: int | Sequence[str | Path], folder: Path, generator: AbstractGenerator) -> list[Path]:
+def _pictures(
+    given: int | Sequence[str | Path], folder: Path, generator: AbstractGenerator, protocol: Protocol | None, seed: int
+) -> tuple[list[Item], dict[str, str]]:
+    """The pictures, and what each is by its name: a scene, or the hash of its file."""
     if isinstance(given, int):
         if generator.name != "demo":
             raise InputError("A number of pictures means scenes of the demo world; name files or folders instead.")
         if given < 1:
             raise InputError(f"The number of pictures must be from 1 up, got {given}.")
-        return write_scenes(folder / PICTURES, given, HELD_OUT)
-    return [item.path for item in collect([str(path) for path in given])]
+        items = collect(write_scenes(folder / PICTURES, given, HELD_OUT))
+        return items, {item.name: f"demo scene {scene_seed(item.name)}" for item in items}
+    taken: dict[str, Any] = {}
+    if protocol is not None and protocol.count is not None:
+        taken = {"limit": protocol.count, "shuffle_seed": seed if protocol.order == RANDOM else None}
+    # Named as the runs name them, which get the single files.
+    items = collect([item.path for item in collect([str(path) for path in given], **taken)])
+    return items, {item.name: _identity(item.path) for item in items}
+
+
+def _identity(path: Path) -> str:
+    try:
+        return f"sha256 {file_hash(path)}"
+    except OSError:
+        return "not readable"
+
+
+def _split(training: Any, test: Any, pictures: Sequence[Path], same_names: bool, progress: bool) -> Split | None:
+    """Two lists that do not overlap; None where there is no list of a training."""
+    tested = [Entry(path) for path in pictures] if test is None else read_list(test)
+    if test is not None:
+        check_within(pictures, tested)
+    return None if training is None else check_split(read_list(training), tested, same_names, progress)
 
 
 def _note_time(place: Path, report: RunReport) -> None:
@@ -236,69 +259,30 @@ def _seconds(place: Path) -> float | None:
 
 def _solved(place: Path, generator: AbstractGenerator) -> Pairs:
     """What a run has made, in the order of the names of the pictures."""
-    _, records = read_manifest(place)
-    for name in sorted(records):
-        if "solution" in records[name]["files"]:
-            solution = Solution.load(place / records[name]["files"]["solution"], generator=generator)
-            yield name, solution.image, solution.target
+    for name, solution in solutions_of(place, generator):
+        yield name, solution.image, solution.target
 
 
-def _foreign(files: Sequence[Path], folder: Path, generator: AbstractGenerator) -> Pairs:
+def _foreign(items: Sequence[Item], folder: Path, generator: AbstractGenerator) -> Pairs:
     """What another program has made of the same pictures."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder} of pictures by another program.")
     there = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
-    missing = [path.stem for path in files if path.stem not in there]
+    missing = [item.path.stem for item in items if item.path.stem not in there]
     if missing:
-        raise InputError(f"{folder} lacks {len(missing)} of {len(files)} pictures, for example {missing[0]}.")
-    for path in sorted(files, key=lambda path: path.stem):
-        made, target = (images.fit(images.load(file), generator.image_size)[0] for file in (there[path.stem], path))
-        yield path.stem, made, target
+        raise InputError(f"{folder} lacks {len(missing)} of {len(items)} pictures, for example {missing[0]}.")
+    for item in sorted(items, key=lambda item: item.name):
+        files = there[item.path.stem], item.path
+        made, target = (images.fit(images.load(file), generator.image_size)[0] for file in files)
+        yield item.name, made, target
 
 
-def _row(
-    method: str, steps: int | None, pairs: Pairs, metrics: Sequence[str], seconds: float | None, failed: int
-) -> Row:
-    """Scores over all pictures, a few in memory at a time."""
-    single = {name: get_metric(name) for name in metrics if name in METRICS}
-    sets = {name: get_set_metric(name) for name in metrics if name not in METRICS}
-    values: dict[str, list[float]] = {name: [] for name in single}
-    count = 0
-    for _, image, target in pairs:
-        made, wanted = image.float().clamp(-1, 1), target.float()
-        count += 1
-        for name, metric in single.items():
-            values[name] += score(made, wanted, [metric])[metric.name].tolist()
-        for of_set in sets.values():
-            of_set.update(made)
-            if isinstance(of_set, AbstractFeatureDistance):
-                of_set.update_reference(wanted)
-    means = {name: statistics.fmean(found) for name, found in values.items() if found}
-    # The PSNR of equal pictures is infinite.
-    spread = {name: found for name, found in values.items() if len(found) > 1 and math.isfinite(means[name])}
-    errors = {name: statistics.stdev(found) / math.sqrt(len(found)) for name, found in spread.items()}
-    means |= {name: float(metric.compute()) for name, metric in sets.items() if count}
-    return Row(method, steps, count, means, errors, seconds, failed)
-
-
-def _definitions(metrics: Sequence[str]) -> dict[str, str]:
-    """What each figure is."""
-    found = {}
-    for name in metrics:
-        metric = get_metric(name) if name in METRICS else get_set_metric(name)
-        first = (type(metric).__doc__ or "").strip().split("\n\n")[0]
-        better = HIGHER if getattr(metric, "higher_is_better", False) else LOWER
-        found[name] = f"{' '.join(first.split())} Pictures in [-1, 1], clamped; {better}."
-    found["seconds"] = "Wall time of the inversions per picture; pictures of a batch share it."
-    return found
-
-
-def _first(pairs: Pairs, count: int) -> dict[str, tuple[Tensor, Tensor]]:
+def _first(pairs: Pairs, count: int) -> Panel:
     """The first pictures, by name."""
     return {name: (image, target) for (name, image, target), _ in zip(pairs, range(count))}
 
 
-def _sheet(panels: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]], size: tuple[int, int]) -> Tensor | None:
+def _sheet(panels: Mapping[str, Panel], size: tuple[int, int]) -> Tensor | None:
     """Targets and what each method makes of them, a row for each picture."""
     names = list(dict.fromkeys(name for found in panels.values() for name in found))
     if not names:

@@ -11,11 +11,13 @@ from typing import Any
 from .._plots import new_figure, save_figure
 from .against import AgainstReport
 from .ceilings import middle
+from .compare import UNKNOWN, WORSE, Change, Comparison
 from .descent import Tracks, reached
 from .kernels import KernelReport
-from .quality import QualityReport, Row
+from .rows import QualityReport, Row
 from .speed import SpeedReport, StepTime
 from .target import TargetReport
+from .written import row_words
 
 
 def describe_speed(report: SpeedReport) -> str:
@@ -76,10 +78,12 @@ def describe_quality(report: QualityReport) -> str:
     """The report as Markdown: what was compared, what each figure is, and the table."""
     height, width = report.image_size
     head = f"Generator {report.generator}, {report.pictures} pictures of {width} x {height}, {report.device}."
+    notes = [line for note in report.notes for line in ("", note)]
     names = [name for name in report.definitions if name != "seconds"]
     shown = [name for name in names if any(name in row.means for row in report.rows)]
     lines = [
         head,
+        *notes,
         "",
         *(f"- {name}: {meaning}" for name, meaning in report.definitions.items()),
         "",
@@ -98,6 +102,33 @@ def _quality_line(row: Row, names: Sequence[str]) -> str:
         cells.append(f"{row.means[name]:.4g}{error}" if name in row.means else "")
     steps, seconds = ("" if row.steps is None else str(row.steps)), "" if row.seconds is None else f"{row.seconds:.2f}"
     return f"| {row.method} | {steps} | {row.images} | {' | '.join(cells)} | {seconds} |"
+
+
+def describe_comparison(comparison: Comparison) -> str:
+    """The comparison as Markdown."""
+    judged = [change for change in comparison.changes if change.verdict != UNKNOWN]
+    lines = [
+        f"Before: {comparison.before}. After: {comparison.after}.",
+        "",
+        "| method | steps | figure | before | after | change | noise | |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | --- |",
+        *(_change_line(change) for change in comparison.changes),
+        "",
+        f"A figure has changed if it moved by more than its noise and by more than {comparison.tolerance:.1%}. Of the "
+        f"{len(judged)} judged, chance alone would call {comparison.level * len(judged):.2g} changed.",
+        *comparison.notes,
+    ]
+    worse = [f"{change.metric} of {row_words([(change.method, change.steps)])}" for change in comparison.worse]
+    return "\n".join([*lines, f"Worse: {', '.join(worse)}." if worse else "Nothing got worse."])
+
+
+def _change_line(change: Change) -> str:
+    steps = "" if change.steps is None else str(change.steps)
+    noise = "" if change.noise is None else f"± {change.noise:.2g}"
+    moved = f"{change.after - change.before:+.3g}"
+    verdict = f"**{change.verdict}**" if change.verdict == WORSE else change.verdict
+    cells = [change.method, steps, change.metric, f"{change.before:.4g}", f"{change.after:.4g}", moved, noise, verdict]
+    return f"| {' | '.join(cells)} |"
 
 
 def quality_table(report: QualityReport) -> str:

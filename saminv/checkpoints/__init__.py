@@ -12,8 +12,9 @@ May import: the generators and the ground floor.
 """
 
 from ._found import Checkpoint
+from ._trees import printable
 from .biggan import biggan_from_huggingface
-from .genforce import stylegan2_from_genforce
+from .genforce import stylegan2_from_genforce, stylegan3_from_genforce
 from .nvlabs import stylegan2_from_nvlabs
 from .read import (
     build_checkpoint,
@@ -28,6 +29,7 @@ from .sam_invertibility import read_sam_invertibility
 from .stylegan1 import stylegan1_from_genforce, stylegan1_from_rosinality, stylegan1_from_tensorflow
 from .stylegan3 import stylegan3_from_nvlabs
 from .tensorflow import stylegan2_from_tensorflow
+from .values import read_values
 from .write import save_checkpoint
 
 __all__ = [
@@ -37,9 +39,11 @@ __all__ = [
     "checkpoint_notes",
     "load_checkpoint_generator",
     "open_checkpoint",
+    "printable",
     "read_arrays",
     "read_checkpoint",
     "read_sam_invertibility",
+    "read_values",
     "save_checkpoint",
     "stylegan1_from_genforce",
     "stylegan1_from_rosinality",
@@ -48,5 +52,6 @@ __all__ = [
     "stylegan2_from_nvlabs",
     "stylegan2_from_rosinality",
     "stylegan2_from_tensorflow",
+    "stylegan3_from_genforce",
     "stylegan3_from_nvlabs",
 ]

@@ -29,6 +29,7 @@ class Member:
         start: Of its bytes in the file.
         packed: Their count.
         size: Their count when unpacked.
+        checksum: CRC-32 of the unpacked bytes; 0 where nobody has computed it, as torch can be told to.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Member:
     start: int
     packed: int
     size: int
+    checksum: int
 
 
 class Archive:
@@ -70,6 +72,13 @@ class Archive:
         if name not in self.members:
             raise CheckpointError(f"its member {name[:80]!r} is missing")
         member = self.members[name]
+        content = self._unpacked(member)
+        if member.checksum and zlib.crc32(content) != member.checksum:
+            raise CheckpointError(f"its member {name[:80]!r} is damaged: its checksum is another one; get it again")
+        return content
+
+    def _unpacked(self, member: Member) -> memoryview:
+        name = member.name
         raw = self.data[member.start : member.start + member.packed]
         if member.method == _STORED:
             return raw
@@ -93,8 +102,8 @@ class Archive:
             if place + 46 > start + size or bytes(self.data[place : place + 4]) != _ENTRY:
                 raise CheckpointError("its list of members is cut short")
             flags, method = struct.unpack_from("<HH", self.data, place + 8)
-            packed, unpacked, name_length, extra_length, note_length = struct.unpack_from(
-                "<IIHHH", self.data, place + 20
+            checksum, packed, unpacked, name_length, extra_length, note_length = struct.unpack_from(
+                "<IIIHHH", self.data, place + 16
             )
             (offset,) = struct.unpack_from("<I", self.data, place + 42)
             name = str(self.data[place + 46 : place + 46 + name_length], "utf-8")
@@ -111,7 +120,7 @@ class Archive:
             total += unpacked
             if total > self.budget.copies:
                 raise CheckpointError(f"it is an archive that unpacks to far more than its {len(self.data):,} bytes")
-            yield Member(name, method, self._content(offset, packed, name), packed, unpacked)
+            yield Member(name, method, self._content(offset, packed, name), packed, unpacked, checksum)
 
     def _content(self, offset: int, packed: int, name: str) -> int:
         """Where the bytes of a member begin."""

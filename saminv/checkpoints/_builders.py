@@ -13,7 +13,7 @@ from .._errors import CheckpointError
 from ..generators import AbstractGenerator, generator_from_arrays
 from ._found import Checkpoint
 from ._trees import check_numbers
-from .genforce import genforce_config, stylegan2_from_genforce
+from .genforce import genforce_config, stylegan2_from_genforce, stylegan3_from_genforce
 from .nvlabs import nvlabs_config, stylegan2_from_nvlabs
 from .rosinality import stylegan2_from_rosinality
 from .tensorflow import stylegan2_from_tensorflow
@@ -160,5 +160,6 @@ _BUILDERS: Mapping[tuple[str, str], Callable[[Arrays, Settings], AbstractGenerat
     ("stylegan1", "genforce"): _stylegan1("genforce"),
     ("stylegan1", "rosinality"): _stylegan1("rosinality"),
     ("stylegan3", "nvlabs"): _stylegan3,
+    ("stylegan3", "genforce"): stylegan3_from_genforce,
     ("biggan_deep", "huggingface"): _biggan,
 }

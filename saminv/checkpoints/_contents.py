@@ -162,14 +162,14 @@ def _safetensors(data: memoryview, budget: Budget) -> Contents:
 def _begin(entry: Any) -> int:
     try:
         return int(entry["data_offsets"][0])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError("it is damaged or no safetensors file: an entry says no place") from error
 
 
 def _safe_array(entry: Mapping[str, Any], body: memoryview) -> tuple[StoredArray, int, int]:
     try:
         dtype, shape, (begin, end) = _SAFE_TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-        if not 0 <= begin <= end <= len(body):
+        if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= len(body):
             raise ValueError("an array reaches beyond the file")
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"it is damaged or no safetensors file ({error})") from error

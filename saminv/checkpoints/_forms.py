@@ -32,17 +32,21 @@ from ._trees import (
     table_of,
     under,
 )
+from .rosinality import lacks_noise
 
 Form = Callable[[Contents, "str | None"], "Checkpoint | None"]
 
 NO_MEAN = "The file has no mean latent."
+FUSED = "The file does not say how features are doubled; it is taken to do as all published networks of its kind."
+NO_NOISE = "The file has no constant noise; it is drawn from a seed."
 _SIGNATURES = (
     ("stylegan2", "nvlabs", "synthesis.b4.const", "mapping.fc0.weight"),
     ("stylegan3", "nvlabs", "synthesis.input.freqs", "mapping.fc0.weight"),
     ("stylegan2", "rosinality", "conv1.conv.modulation.weight", "style.1.weight"),
     ("stylegan1", "rosinality", "generator.progression.0.conv1.input", "style.1.linear.weight_orig"),
-    ("stylegan2", "genforce", "synthesis.layer0.noise_strength", "mapping.dense0.weight"),
-    ("stylegan1", "genforce", "synthesis.layer0.apply_noise.weight", "mapping.dense0.weight"),
+    ("stylegan3", "genforce", "synthesis.early_layer.frequency", "mapping.dense0.weight"),
+    ("stylegan2", "genforce", "synthesis.early_layer.const", "mapping.dense0.weight"),
+    ("stylegan1", "genforce", "synthesis.layer0.const", "mapping.dense0.weight"),
     ("biggan_deep", "huggingface", "generator.gen_z.weight_orig", "embeddings.weight"),
 )
 _TENSORFLOW_SIGNATURES = (("stylegan2", "4x4/Conv/mod_weight"), ("stylegan1", "4x4/Const/StyleMod/weight"))
@@ -132,6 +136,8 @@ def nvidia_pytorch(contents: Contents, part: str | None) -> Checkpoint | None:
         return None
     chosen = pick(modules, part, ("G_ema", "G", ""))
     module = modules[chosen]
+    if module.kind.startswith("torch.nn.parallel."):
+        module = submodule(module, "module") or module
     table = module_table(module, contents.budget)
     found = recognise(table)
     form = "NVIDIA PyTorch pickle" if "" not in modules else "PyTorch module saved whole"
@@ -297,12 +303,15 @@ def _state(contents: Contents, table: Table, root: Any, *, part: str = "", parts
         if settings["step"] < last:
             side = 4 << settings["step"]
             notes = (f"Its blocks above {side} pixels have no noise, as before any training, and are left out.",)
+    elif (family, names) == ("stylegan1", "genforce") and not settings:
+        notes = (FUSED,)
     elif names == "rosinality":
         average = root.get("latent_avg") if isinstance(root, dict) else None
         if isinstance(average, StoredArray):
             arrays |= gather({"latent_avg": average}, contents.budget)
         else:
             notes = (NO_MEAN,)
+        notes += (NO_NOISE,) if lacks_noise(arrays) else ()
     return Checkpoint("generator", family, _FORM_NAMES[names], names, arrays, settings, part, parts, notes)
 
 

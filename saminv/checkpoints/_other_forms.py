@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,27 +12,37 @@ from torch import Tensor
 from .._errors import CheckpointError
 from ._arrays import StoredArray
 from ._contents import Contents
-from ._forms import NO_MEAN, pick, recognise, stated_settings
+from ._forms import NO_MEAN, NO_NOISE, pick, recognise, stated_settings
 from ._found import Checkpoint
-from ._trees import Table, gather, table_of, under
+from ._trees import Table, gather, settings_of, table_of, under
+from .rosinality import lacks_noise
 
 METHODS = {
     "Encoder4Editing": "e4e",
+    "SingleStyleCodeEncoder": "e4e",
     "GradualStyleEncoder": "psp",
     "BackboneEncoderUsingLastLayerIntoW": "psp",
     "BackboneEncoderUsingLastLayerIntoWPlus": "psp",
     "BackboneEncoder": "restyle",
     "ResNetBackboneEncoder": "restyle",
+    "ResNetGradualStyleEncoder": "restyle",
     "ProgressiveBackboneEncoder": "restyle",
     "ResNetProgressiveBackboneEncoder": "restyle",
 }
 """Methods by what their files call ``encoder_type``; the key sets of e4e and pSp are the same."""
+_STEMS = {"input_layer.0.weight": "body.0.res_layer.0.weight", "conv1.weight": "body.0.conv1.weight"}
+"""The first convolution of an encoder, and one of its first block: IR-SE-50 and, of ReStyle, ResNet-34."""
+RGB = 3
 W_DIM = 512
 MOST_ROWS = 64
 _GANSPACE = (
     {"mean": "mean", "comp": "comp", "std": "std"},
+    # Of features, too, it keeps what they are in the latent space, where edits are made.
+    {"mean": "lat_mean", "comp": "lat_comp", "std": "lat_stdev"},
     {"mean": "act_mean", "comp": "act_comp", "std": "act_stdev"},
 )
+_EDIT = {"lat_comp", "sigma_range", "edit_start", "edit_end"}
+"""Among the entries of an edit that GANSpace's viewer exports."""
 
 
 def psp_family(contents: Contents, part: str | None) -> Checkpoint | None:
@@ -39,14 +50,17 @@ def psp_family(contents: Contents, part: str | None) -> Checkpoint | None:
     root = contents.root
     table = table_of(root.get("state_dict")) if isinstance(root, dict) else None
     encoder, decoder = (under(table or {}, f"{name}.") for name in ("encoder", "decoder"))
-    if "input_layer.0.weight" not in encoder or "body.0.res_layer.0.weight" not in encoder:
+    first = next((encoder[stem] for stem, block in _STEMS.items() if stem in encoder and block in encoder), None)
+    if first is None:
         return None
     settings = stated_settings(root)
     kind = str(settings.get("encoder_type", ""))
     notes: tuple[str, ...] = ()
     if kind not in METHODS:
         notes = (f"The file does not say which method it is of (encoder_type is {kind[:60]!r}); pSp is assumed.",)
-    method = METHODS.get(kind, "psp")
+    # ReStyle looks at what it has made beside the picture. It has encoders of pSp, too.
+    refines = len(first.shape) == 4 and first.shape[1] == 2 * RGB
+    method = "restyle" if refines else METHODS.get(kind, "psp")
     arrays = gather(encoder, contents.budget)
     average, remark = _average(root.get("latent_avg"), contents)
     if average is not None:
@@ -76,7 +90,7 @@ def _decoder(table: Table, average: Tensor | None, remark: str, contents: Conten
     arrays = gather(table, contents.budget)
     if average is not None:
         arrays["latent_avg"] = average.reshape(-1, average.shape[-1])[0]
-    notes = (remark,) if remark else ()
+    notes = ((remark,) if remark else ()) + ((NO_NOISE,) if lacks_noise(arrays) else ())
     form = "decoder of a pSp, e4e or ReStyle checkpoint"
     return Checkpoint(
         "generator", "stylegan2", form, "rosinality", arrays, {}, "decoder", ("encoder", "decoder"), notes
@@ -166,6 +180,14 @@ def directions(contents: Contents, part: str | None) -> Checkpoint | None:
     for keys in _GANSPACE:
         if all(isinstance(root.get(name), StoredArray) for name in keys.values()):
             return _ganspace({ours: root[theirs] for ours, theirs in keys.items()}, contents)
+    factors = root.get("eigvec")
+    if isinstance(factors, StoredArray) and len(factors.shape) == 2 and "ckpt" in root:
+        columns = gather({"eigvec": factors}, contents.budget)
+        layout = {**settings_of(root), "layout": f"W, {factors.shape[0]}, in columns"}
+        return Checkpoint("directions", "sefa", "factors of rosinality's closed form", "directions", columns, layout)
+    if set(root) >= _EDIT and isinstance(root["lat_comp"], StoredArray):
+        found = _directions({"direction": root["lat_comp"]}, contents, "edit of GANSpace")
+        return found and replace(found, settings={**settings_of(root), **found.settings})
     table = table_of(root)
     if table is None or contents.container not in ("npz", "safetensors"):
         return None

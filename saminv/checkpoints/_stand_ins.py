@@ -29,11 +29,18 @@ _RENAMED = (
     (re.compile(r"numpy\._core(?=\.|$)"), "numpy.core"),
     (re.compile(r"torch\.cuda"), "torch"),
 )
-_MODULES = re.compile(r"(torch\.nn\.modules\.\w+|training\.networks\w*|models?(\.\w+){0,3})\.[A-Z]\w*")
+_MODULES = re.compile(r"(torch\.nn\.(modules|parallel)\.\w+|training\.networks\w*|(models?|op)(\.\w+){0,3})\.[A-Z]\w*")
 """Classes of modules that people save whole: those of torch, of NVIDIA's and of rosinality's code."""
 
 _RECORDS = (
     "argparse.Namespace",
+    "builtins.complex",
+    "builtins.range",
+    "builtins.slice",
+    "builtins.xrange",
+    "datetime.date",
+    "datetime.datetime",
+    "datetime.timedelta",
     "pathlib.Path",
     "pathlib.PosixPath",
     "pathlib.WindowsPath",
@@ -53,7 +60,7 @@ _DICTIONARIES = (
     "yacs.config.CfgNode",
 )
 _MENTIONED = (
-    *(f"builtins.{name}" for name in ("object", "int", "float", "bool", "str", "complex", "type")),
+    *(f"builtins.{name}" for name in ("object", "int", "float", "bool", "str", "type")),
     *(f"numpy.{name}" for name in ("ndarray", "float16", "float32", "float64", "int32", "int64", "uint8", "bool_")),
     *(str(getattr(torch, name)) for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16")),
     *(str(getattr(torch, name)) for name in ("int8", "uint8", "bool")),

@@ -144,7 +144,7 @@ def describe(value: Any) -> str:
 def listed(names: Iterable[Any], most: int = 6) -> str:
     """The first of some names."""
     found = [str(name)[:60] for name in names]
-    return ", ".join(found[:most]) + (", ..." if len(found) > most else "")
+    return ", ".join(found[:most]) + (f" and {len(found) - most:,} more" if len(found) > most else "")
 
 
 def check_numbers(arrays: Mapping[str, Tensor]) -> None:
@@ -163,3 +163,8 @@ def check_numbers(arrays: Mapping[str, Tensor]) -> None:
             low, high = (float(extreme) for extreme in tensor.aminmax())
             if not (-largest <= low and high <= largest):
                 raise CheckpointError(f"its {name} has values that are not finite")
+
+
+def printable(text: object) -> str:
+    """A text of a file as a terminal may show it: what controls it, or cannot be shown, is spelled out."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text))

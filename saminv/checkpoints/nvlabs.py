@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import CheckpointError
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from ._state import build_stylegan2
+from ._state import build_stylegan2, noise_places
 
 _ANY_BLOCK = re.compile(r"synthesis\.b(\d{1,6})\..+")
 _BLOCK = re.compile(r"synthesis\.b(\d+)\.(conv0|conv1|torgb|skip)\.(.+)")
@@ -44,6 +44,10 @@ def stylegan2_from_nvlabs(arrays: Mapping[str, Tensor], config: StyleGAN2Config)
         CheckpointError: If an array is missing, unknown or of another shape than the configuration says.
     """
     renamed = {ours: tensor for name, tensor in arrays.items() if (ours := _our_name(name)) is not None}
+    if not any(name.endswith(("noise_strength", "noise_const")) for name in renamed):
+        # With use_noise=False there is none, which is noise of no strength.
+        for layer, side in noise_places(config):
+            renamed |= {f"{layer}.noise_strength": torch.zeros(()), f"{layer}.noise_const": torch.zeros(side, side)}
     return build_stylegan2(renamed, config)
 
 
@@ -53,7 +57,8 @@ def nvlabs_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | No
     Args:
         arrays: By the names of the file.
         settings: Keywords of the constructor, those of its synthesis beside the others, and what its layers say of
-            themselves: "conv_clamp", "architecture", "lr_multiplier". All may be absent.
+            themselves: "conv_clamp", "architecture", "lr_multiplier". And "label_with_noise", as of the configuration.
+            All may be absent.
 
     Raises:
         CheckpointError: If an array that shows a size is missing, settings and shapes contradict each other, or the
@@ -105,6 +110,7 @@ def nvlabs_config(arrays: Mapping[str, Tensor], settings: Mapping[str, Any] | No
         mapping_width=first[0],
         learning_rate_multiplier=float(multiplier),
         embed_dim=embed_dim or None,
+        label_with_noise=settings.get("label_with_noise") is True,
         architecture=architecture,
         clamp=None if clamp is None else float(clamp),
         image_channels=sizes["img_channels"],

@@ -6,8 +6,6 @@ Nothing in a file is executed: see ``_pickle.py``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from ._forms import Form, bare_state, genforce, nvidia_pytorch, nvidia_tensorflo
 from ._found import Checkpoint
 from ._limits import MIB
 from ._other_forms import directions, feature_style, padinv, psp_family, sam_invertibility, sam_pieces
+from ._told import told
 from ._trees import describe, gather, table_of
 
 FORMS: tuple[Form, ...] = (
@@ -74,15 +73,13 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If it is damaged, hostile, or holds something else.
     """
-    try:
+    with told(path, "is no readable array file"):
         contents = read_contents(Path(path))
         root = {"array": contents.root} if isinstance(contents.root, StoredArray) else contents.root
         table = {} if root == {} else table_of(root)
         if table is None:
             raise CheckpointError(f"it is a {contents.container} with {describe(contents.root)}")
         return {name: tensor.clone() for name, tensor in gather(table, contents.budget).items()}
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} is no readable array file: {str(error).rstrip('.')}.") from error
 
 
 def load_checkpoint_generator(path: str | Path, part: str | None = None) -> AbstractGenerator:
@@ -101,7 +98,7 @@ def build_checkpoint(checkpoint: Checkpoint, path: str | Path) -> AbstractGenera
     Raises:
         CheckpointError: As :func:`load_checkpoint_generator`.
     """
-    with _told(path):
+    with told(path, supported=SUPPORTED):
         return build(checkpoint)
 
 
@@ -112,23 +109,9 @@ def checkpoint_notes(checkpoint: Checkpoint, generator: AbstractGenerator) -> tu
 
 def open_checkpoint(path: str | Path, part: str | None = None) -> Checkpoint:
     """As :func:`read_checkpoint`, but with arrays that are views of the file, for use while it stays as it is."""
-    with _told(path):
+    with told(path, supported=SUPPORTED):
         place = Path(path)
         return _read_folder(place) if place.is_dir() else _read_file(place, part)
-
-
-@contextmanager
-def _told(path: str | Path) -> Iterator[None]:
-    """Let every error name the file and what is supported."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, CheckpointError):
-            found = str(error).rstrip(".")
-        else:
-            # What a damaged file can make of code that expects a whole one is not foreseen one by one.
-            found = f"it is damaged ({type(error).__name__}: {str(error)[:200]})"
-        raise CheckpointError(f"{path} cannot be read: {found}. {SUPPORTED}.") from error
 
 
 def _read_file(path: Path, part: str | None) -> Checkpoint:

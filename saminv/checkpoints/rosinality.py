@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import CheckpointError
 from ..generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from ._state import build_stylegan2
+from ._state import build_stylegan2, noise_places
 
 _LAYER = re.compile(r"(conv1|convs\.(\d+))\.(.+)")
 _RGB = re.compile(r"(to_rgb1|to_rgbs\.(\d+))\.(.+)")
@@ -23,6 +23,8 @@ _PARTS = {
     "activate.bias": "bias",
     "bias": "bias",
 }
+NOISE_SEED = 0
+"""Of the constant noise of files that hold none."""
 _AXES = {"const": 3, "noise_const": 2, "noise_strength": 0, "bias": 1}
 """Of our arrays by the last part of their name; kernels have four."""
 
@@ -65,10 +67,19 @@ def stylegan2_from_rosinality(
         ) from error
     _check_kernels(arrays)
     renamed = {ours: _squeezed(ours, x) for name, x in arrays.items() if (ours := _our_name(name)) is not None}
+    if lacks_noise(arrays):
+        source = torch.Generator().manual_seed(NOISE_SEED)
+        for layer, side in noise_places(config):
+            renamed[f"{layer}.noise_const"] = torch.randn(side, side, generator=source)
     if latent_avg is not None and latent_avg.numel() != config.w_dim:
         raise CheckpointError(f"its mean latent has the shape {list(latent_avg.shape)} instead of [{config.w_dim}]")
     renamed["w_avg"] = torch.zeros(config.w_dim) if latent_avg is None else latent_avg.reshape(config.w_dim)
     return build_stylegan2(renamed, config)
+
+
+def lacks_noise(arrays: Iterable[str]) -> bool:
+    """Whether a file is of the time before this code kept constant noise."""
+    return not any(name.startswith("noises.") for name in arrays)
 
 
 def _squeezed(name: str, tensor: Tensor) -> Tensor:

@@ -58,6 +58,9 @@ _GENFORCE_PARTS = {
     "style.bias": "style.bias",
     "apply_noise.weight": "noise_weight",
     "apply_noise.noise": "noise_const",
+    # Hammer's.
+    "noise_strength": "noise_weight",
+    "noise": "noise_const",
 }
 _ROSINALITY_LAYER = re.compile(r"generator\.progression\.(\d{1,2})\.(conv|noise|adain)([12])\.(.+)")
 # In a layer that up-samples, the convolution stands behind the repetition of pixels, or, fused with it, in its place.
@@ -95,7 +98,7 @@ def stylegan1_from_tensorflow(arrays: Arrays, settings: Settings | None = None, 
 
 
 def stylegan1_from_genforce(arrays: Arrays, settings: Settings | None = None, what: str = "It") -> AbstractGenerator:
-    """Build a StyleGAN1 from the state dictionary of GenForce's port.
+    """Build a StyleGAN1 from the state dictionary of GenForce's port, or of Hammer, its successor.
 
     Args:
         arrays: By the names of the file.
@@ -197,23 +200,24 @@ def _kernel(tensor: Tensor) -> Tensor:
 
 
 def _from_genforce(name: str, tensor: Tensor) -> Renamed | None:
-    if name in ("truncation.w_avg", "synthesis.lod"):
+    if name in ("truncation.w_avg", "w_avg", "synthesis.lod"):
         return name.rpartition(".")[2], tensor
-    if name == "mapping.label_weight":
+    if name in ("mapping.label_weight", "mapping.embedding"):
         return "mapping_network.embed", tensor
     if match := re.fullmatch(r"mapping\.dense(\d{1,2})\.(weight|bias)", name):
         return f"mapping_network.layers.{match[1]}.{match[2]}", tensor
     if match := re.fullmatch(r"synthesis\.output(\d{1,2})\.(weight|bias)", name):
         return f"torgb.{2 * int(match[1]) + 1}.{match[2]}", tensor
     match = re.fullmatch(r"synthesis\.layer(\d{1,2})\.(.+)", name)
-    if match and match[2] == "blur.kernel":
+    if match and match[2] in ("blur.kernel", "filter"):
         return None
     if match and match[2] == "const":
         return "const", tensor[0]
     if match is None or match[2] not in _GENFORCE_PARTS:
         raise _unknown(name, "GenForce")
     part = _GENFORCE_PARTS[match[2]]
-    return f"layers.{match[1]}.{part}", tensor[0, 0] if part == "noise_const" else tensor
+    changes: dict[str, Callable[[Tensor], Tensor]] = {"noise_const": lambda x: x[0, 0], "noise_weight": Tensor.flatten}
+    return f"layers.{match[1]}.{part}", changes.get(part, lambda x: x)(tensor)
 
 
 def _from_rosinality(name: str, tensor: Tensor) -> Renamed | None:
@@ -277,7 +281,7 @@ def _build(
         fields = {
             **_shape(arrays, layers),
             "learning_rate_multiplier": float(multiplier),
-            "fused_from": 128 if fused == "auto" else 8 if fused else 4 << layers // 2,
+            "fused_from": settings.get("fused_scale_res", 128) if fused == "auto" else 8 if fused else 4 << layers // 2,
             "lod": lod,
             "crop": tuple(settings["crop"]) if settings.get("crop") else None,
             **fields,
@@ -315,7 +319,7 @@ def _shape(arrays: Arrays, layers: int) -> dict[str, Any]:
     rgb = next(x for name, x in arrays.items() if re.fullmatch(r"torgb\.\d+\.bias", name))
     return {
         "resolution": 2 << layers // 2,
-        "z_dim": first.shape[1] if labels is None else labels.shape[1],
+        "z_dim": first.shape[1] - (0 if labels is None else labels.shape[1]),
         "w_dim": last.shape[0],
         "label_dim": 0 if labels is None else labels.shape[0],
         "channel_table": tuple(len(arrays[f"layers.{layer}.bias"]) for layer in range(1, layers, 2)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .._errors import CheckpointError
+from .._errors import CheckpointError, InputError
 from ..generators import AbstractGenerator, StyleGAN3Config, build_generator
 
 _LAYER = re.compile(r"synthesis\.L(\d{1,2})_(\d{1,5})_(\d{1,5})\.(.+)")
@@ -47,6 +47,8 @@ def stylegan3_from_nvlabs(
         fields = {**_shape(arrays), **{ours: given[theirs] for ours, theirs in _FIELDS.items() if theirs in given}}
         fields["learning_rate_multiplier"] = (given.get("mapping_kwargs") or {}).get("lr_multiplier", 0.01)
         _check_sizes(arrays, StyleGAN3Config(**fields))
+    except InputError as error:
+        raise CheckpointError(f"{what} is a StyleGAN3 generator that cannot be represented: {error}") from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"{what} is no StyleGAN3 generator: {error} is missing or has no sense.") from error
     renamed = {_our_name(name, fields["num_layers"]): tensor for name, tensor in arrays.items()}

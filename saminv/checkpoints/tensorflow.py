@@ -22,7 +22,6 @@ _SUPPORTED = {
     "mapping_nonlinearity": "lrelu",
     "normalize_latents": True,
     "resample_kernel": [1, 3, 3, 1],
-    "use_noise": True,
 }
 """Keywords of the build functions under which a network is another one, with the value that is supported."""
 _STATED = {
@@ -66,11 +65,6 @@ def stylegan2_from_tensorflow(arrays: Mapping[str, Tensor], settings: Mapping[st
         stated = settings.get(name, supported)
         if (list(stated) if isinstance(stated, tuple) else stated) != supported:
             raise CheckpointError(f"it is a StyleGAN2 with {name} {stated!r}; only {supported!r} is supported")
-    if any(re.fullmatch(r"(?:.*/)?LabelConcat/weight", name) for name in arrays):
-        raise CheckpointError(
-            "it is a conditional StyleGAN2 of the original code, which normalises noise and label together; the "
-            "mapping of StyleGAN2-ADA, which is the one here, normalises them apart"
-        )
     last = max((int(match[1]) for name in arrays if (match := _LAYER.fullmatch(name))), default=0)
     renamed: dict[str, Tensor] = {}
     for name, tensor in arrays.items():
@@ -81,6 +75,8 @@ def stylegan2_from_tensorflow(arrays: Mapping[str, Tensor], settings: Mapping[st
         if pair is not None:
             renamed[pair[0]] = pair[1]
     stated = {theirs: settings[ours] for ours, theirs in _STATED.items() if settings.get(ours) is not None}
+    # The original code has a bare matrix of labels, ADA a layer with a bias.
+    stated["label_with_noise"] = any(name.rpartition("/")[0].endswith("LabelConcat") for name in arrays)
     return stylegan2_from_nvlabs(renamed, nvlabs_config(renamed, stated))
 
 
@@ -95,7 +91,7 @@ def _renamed(name: str, tensor: Tensor, last: int) -> tuple[str, Tensor] | None:
                 f"it was saved while it grew (lod {float(tensor):g}); only finished ones are supported"
             )
         return None
-    if match := re.fullmatch(r"(?:.*/)?(?:Dense(\d+)|LabelEmbed)/(weight|bias)", name):
+    if match := re.fullmatch(r"(?:.*/)?(?:Dense(\d+)|LabelEmbed|LabelConcat)/(weight|bias)", name):
         return f"mapping.{'embed' if match[1] is None else f'fc{match[1]}'}.{match[2]}", tensor.t()
     if re.fullmatch(r"(?:.*/)?4x4/Const/const", name):
         return "synthesis.b4.const", tensor[0]

@@ -11,31 +11,24 @@ from typing import Any
 
 import torch
 
-from .. import images
-from .._arguments import DEFAULT_STEPS
 from .._errors import InputError, MissingExtraError
 from .._files import atomic_write, ensure_folder
-from .._presets import PRESETS
 from .._version import __version__
-from ..bench import Workload, measure_against, measure_kernels, measure_quality, measure_speed, measure_target
+from ..bench import Workload, measure_against, measure_kernels, measure_speed, measure_target
 from ..bench.families import FAMILIES
 from ..bench.kernels import KERNELS, TOLERANCE
-from ..bench.quality import METHODS, TOGETHER
 from ..bench.report import (
     describe_against,
     describe_kernels,
-    describe_quality,
     describe_speed,
     describe_target,
     plot_descents,
-    plot_quality,
     plot_speed,
-    quality_table,
 )
 from ..bench.target import LEVELS, SOLVERS
-from ..metrics import METRICS, SET_METRICS
 from ..optim.precision import PRECISIONS
 from ..optim.slots import GRAPHS
+from . import quality
 from ._console import FAILED, command, command_group, on_terminal, positive, tell
 from .options import split_names
 
@@ -49,7 +42,7 @@ def add(commands: Any) -> None:
     _add_target(benches)
     _add_kernels(benches)
     _add_against(benches)
-    _add_quality(benches)
+    quality.add(benches)
 
 
 def _add_speed(benches: Any) -> None:
@@ -124,100 +117,6 @@ def _add_against(benches: Any) -> None:
     add("--timeout", type=positive, default=1800, metavar="S", help="seconds for each of its processes (1800)")
     _add_descent(parser)
     _add_workload(parser, spaces=False)
-
-
-def _add_quality(benches: Any) -> None:
-    parser = command(
-        benches,
-        "quality",
-        _quality,
-        "Compare methods on pictures.\n\nInverts pictures by each method and scores the results. What was interrupted "
-        "goes on where it stopped.\nWrites quality.json, quality.md, quality.csv, quality.png (metrics against "
-        "seconds) and\nsheet.png (pictures side by side).",
-    )
-    add = parser.add_argument
-    add("--generator", default="demo", metavar="G", help="name or file (demo)")
-    add(
-        "--images",
-        nargs="+",
-        default=["8"],
-        metavar="IMAGES",
-        help="files and folders, or a number of scenes of the demo world (8)",
-    )
-    add(
-        "--methods",
-        nargs="+",
-        default=list(METHODS),
-        metavar="METHOD",
-        help=f"{', '.join(PRESETS)}, or spaces such as W+,F6 ({' '.join(METHODS)})",
-    )
-    add("--steps", type=positive, nargs="+", default=[DEFAULT_STEPS], help=f"several give curves ({DEFAULT_STEPS})")
-    add("--metric", default="auto", metavar="M", help="of the loss and of tau (auto)")
-    add("--segmenter", default="auto", metavar="S", help="as for saminv invert (auto)")
-    add("--metrics", nargs="+", metavar="M", help=f"{', '.join([*METRICS, *SET_METRICS])} (those that suit)")
-    add(
-        "--external",
-        action="append",
-        default=[],
-        metavar="NAME=DIR",
-        help="pictures that another program has made of the same images; may be repeated",
-    )
-    add("--batch", type=positive, default=TOGETHER, metavar="N", help=f"pictures inverted together ({TOGETHER})")
-    add("--workers", type=positive, default=1, metavar="N", help="processes, each with a batch of its own (1)")
-    add("--shown", type=positive, default=4, metavar="N", help="pictures on the sheet (4)")
-    add("--precision", default="auto", choices=("auto", *PRECISIONS), help="of the features (fp16 on a GPU, else fp32)")
-    add("--device", default="auto", help="auto, cpu or cuda")
-    add("--seed", type=int, default=0, help="of everything random (0)")
-    add("--out", type=Path, default=Path("saminv-bench"), metavar="DIR", help="folder of the results (saminv-bench)")
-    add("--json", type=Path, metavar="FILE", help="the JSON report (DIR/quality.json)")
-
-
-def _quality(arguments: argparse.Namespace) -> int:
-    folder, given = ensure_folder(arguments.out), arguments.images
-    report = measure_quality(
-        int(given[0]) if len(given) == 1 and given[0].isdigit() and not Path(given[0]).exists() else given,
-        arguments.methods,
-        folder,
-        generator=arguments.generator,
-        steps=arguments.steps,
-        metrics=arguments.metrics,
-        external=dict(map(_external, arguments.external)),
-        batch=arguments.batch,
-        workers=arguments.workers,
-        shown=arguments.shown,
-        progress=on_terminal(),
-        metric=arguments.metric,
-        segmenter=arguments.segmenter,
-        precision=arguments.precision,
-        device=arguments.device,
-        seed=arguments.seed,
-    )
-    found = {"saminv": __version__, "torch": torch.__version__, **report.to_dict()}
-    text = describe_quality(report)
-    files = {
-        arguments.json or folder / "quality.json": json.dumps(found, indent=2),
-        folder / "quality.md": text,
-        folder / "quality.csv": quality_table(report).rstrip("\n"),
-    }
-    for path, content in files.items():
-        with atomic_write(path) as temporary:
-            temporary.write_text(content + "\n", encoding="utf-8")
-    written = list(files)
-    if report.sheet is not None:
-        written.append(images.save(folder / "sheet.png", report.sheet))
-    try:
-        written.append(plot_quality(report, folder / "quality.png"))
-    except MissingExtraError as error:
-        tell(f"no quality.png: {error}")
-    print(text, "", *written, sep="\n")
-    return 0
-
-
-def _external(text: str) -> tuple[str, str]:
-    name, _, folder = text.partition("=")
-    if not name or not folder:
-        raise InputError(f"--external {text} is none; it is NAME=DIR, the folder of another program's pictures.")
-    return name, folder
 
 
 def _add_descent(parser: argparse.ArgumentParser) -> None:

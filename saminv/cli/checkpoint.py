@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Checkpoint, build_checkpoint, checkpoint_notes, open_checkpoint, save_checkpoint
+from ..checkpoints import (
+    Checkpoint,
+    build_checkpoint,
+    checkpoint_notes,
+    open_checkpoint,
+    printable,
+    save_checkpoint,
+)
 from ..generators import AbstractGenerator
 from ..spaces import available_spaces
 from ._console import command, tell
@@ -57,7 +64,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     width = max(map(len, shown)) + 2
     for key, value in shown.items():
         text = (" " if key == "notes" else ", ").join(map(str, value)) if isinstance(value, list) else str(value)
-        print(textwrap.fill(text, 100, initial_indent=key.ljust(width), subsequent_indent=" " * width))
+        print(textwrap.fill(printable(text), 100, initial_indent=key.ljust(width), subsequent_indent=" " * width))
     return 0
 
 
@@ -72,7 +79,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         again = open_checkpoint(out)
         assert build_checkpoint(again, out).fingerprint == generator.fingerprint, "the file must hold what was built"
     for note in notes:
-        tell(note)
+        tell(printable(note))
     print(out)
     return 0
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from .. import images
 from .._errors import InputError
@@ -21,6 +20,7 @@ from ..editing import (
     Clip,
     DirectionSet,
     direction_names,
+    effects_file,
     ganspace_directions,
     interfacegan_directions,
     kept_names,
@@ -31,18 +31,36 @@ from ..editing import (
 )
 from ..editing._summary import align
 from ..editing.change import parse_slots
+from ..editing.effects import IMAGES
 from ..editing.ganspace import COUNT
 from ..editing.strips import STRENGTHS, draw_samples, draw_strip
-from ..editing.text import IMAGES, MODEL, THRESHOLD, WEIGHTS
+from ..editing.text import MODEL, THRESHOLD, WEIGHTS
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics.vision import load_vision
 from ..solution import Solution
-from ._console import command_group, positive
-from .options import split_names
+from ._console import command_group, on_terminal, positive
+from .options import add_safe, safe_bounds, split_names, strengths
 
 METHODS = ("sefa", "ganspace", "interfacegan", "regression", "text")
 SHOWN = 10
 _BY_SCORES = {"interfacegan": interfacegan_directions, "regression": regression_directions}
+_OPTIONS = {
+    "layers": ("sefa", "ganspace", *_BY_SCORES),
+    "samples": ("ganspace", *_BY_SCORES, "text"),
+    "write_samples": tuple(_BY_SCORES),
+    "count": ("sefa", "ganspace"),
+    "whiten": ("sefa",),
+    "site": ("ganspace",),
+    "scores": tuple(_BY_SCORES),
+    "factors": tuple(_BY_SCORES),
+    "condition": ("interfacegan",),
+    "text": ("text",),
+    "threshold": ("text",),
+    "effects": ("text",),
+    "clip": ("text",),
+    "clip_weights": ("text",),
+}
+"""Options that not all methods have, and the methods that have them."""
 
 
 def add(commands: Any) -> None:
@@ -58,13 +76,19 @@ def add(commands: Any) -> None:
     parser = _part(parts, "list", _list, "List the directions that are known for a generator.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser = _part(parts, "show", _show, "Draw directions: a row for each of them, a column for each strength.")
+    _add_label(parser)
     add = parser.add_argument
-    add("direction", nargs="*", metavar="D", help=f"names or files; the first {SHOWN} that are known if not given")
-    add("--strength", type=float, nargs="+", default=list(STRENGTHS), metavar="S", help="columns (-3 to 3)")
+    add(
+        "direction",
+        nargs="*",
+        metavar="D",
+        help=f"names or files; of a set the first {SHOWN}, and so of all that are known if none is given",
+    )
+    add("--strength", type=float, nargs="+", metavar="S", help="columns (-3 to 3; with --safe -1 to 1)")
     add("--solution", type=Path, metavar="FILE", help="show them on this solution instead of on random samples")
     add("--samples", type=positive, default=1, help="random samples to show them on (1)")
     add("--seed", type=int, default=0, help="of the samples (0)")
-    add("--safe", action="store_true", help="strengths are multiples of the largest step that stays likely")
+    add_safe(parser)
     add("--out", type=Path, default=Path("directions.png"), metavar="FILE", help="the picture (directions.png)")
 
 
@@ -74,17 +98,22 @@ def _part(parts: Any, name: str, run: Any, description: str) -> argparse.Argumen
     parser.add_argument(
         "--generator", default="demo", metavar="G", help=f"{' or '.join(GENERATORS)}, or a .safetensors file"
     )
-    parser.add_argument("--label", type=int, metavar="K", help="class of a conditional generator")
     parser.set_defaults(run=run)
     return parser
 
 
+def _add_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--label", type=int, metavar="K", help="class of a conditional generator")
+
+
 def _add_find(parser: argparse.ArgumentParser) -> None:
+    _add_label(parser)
     add = parser.add_argument
     add("method", choices=METHODS, metavar="METHOD", help=", ".join(METHODS))
     add("--name", metavar="N", help="of the set (the method's)")
-    add("--count", type=positive, default=COUNT, help=f"directions of sefa and ganspace ({COUNT})")
+    add("--count", type=positive, metavar="N", help=f"directions of sefa and ganspace ({COUNT})")
     add("--layers", metavar="SLOTS", help="style slots that count and change, such as 0-3,8 (all)")
+    add("--whiten", action="store_true", help="sefa: by the effect of steps that are equally likely, not equally long")
     add("--site", metavar="F", help="ganspace: features to analyse, such as F4; w if not given")
     add("--samples", type=positive, metavar="N", help="random samples; of text, those that channels are measured on")
     add("--seed", type=int, default=0, help="of the samples (0)")
@@ -99,21 +128,21 @@ def _add_find(parser: argparse.ArgumentParser) -> None:
     add(
         "--condition",
         nargs="+",
-        default=[],
         metavar="A=B,C",
         help="interfacegan: the direction of A leaves B and C alone",
     )
     add("--text", nargs=2, action="append", metavar=("TARGET", "NEUTRAL"), help="text: may be repeated")
-    add("--threshold", type=float, default=THRESHOLD, help=f"text: least agreement of a channel ({THRESHOLD})")
+    add("--threshold", type=float, metavar="T", help=f"text: least agreement of a channel ({THRESHOLD})")
     add("--effects", type=Path, metavar="FILE", help="text: .npy of channel effects (fs3.npy) instead of measuring")
-    add("--clip", default=MODEL, metavar="M", help=f"text: model of open_clip ({MODEL})")
-    add("--clip-weights", default=WEIGHTS, metavar="W", help=f"text: tag of open_clip, or a file ({WEIGHTS})")
+    add("--clip", metavar="M", help=f"text: model of open_clip ({MODEL})")
+    add("--clip-weights", metavar="W", help=f"text: tag of open_clip, or a file ({WEIGHTS})")
     add("--write-samples", type=Path, metavar="DIR", help="only write the pictures of the samples, to label them")
     add("--out", type=Path, metavar="FILE", help="write the set to this .safetensors file instead of keeping it")
     add("--device", default="auto", help="auto, cpu or cuda")
 
 
 def _find(arguments: argparse.Namespace) -> int:
+    _check_options(arguments)
     generator = load_generator(arguments.generator, str(pick_device(arguments.device)))
     if arguments.write_samples is not None:
         return _write_samples(arguments, generator)
@@ -126,39 +155,65 @@ def _find(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Refuse what another method would take, which would have no effect."""
+    for option, methods in _OPTIONS.items():
+        value = getattr(arguments, option)
+        if arguments.method not in methods and value is not None and value is not False:
+            said = option.replace("_", "-")
+            raise InputError(f"--{said} has no effect on {arguments.method}; it is for {' and '.join(methods)}.")
+
+
 def _found(arguments: argparse.Namespace, generator: AbstractGenerator) -> DirectionSet:
     """The set that the options ask for."""
     common: dict[str, Any] = {"label": arguments.label, "name": arguments.name or arguments.method}
     slots = None if arguments.layers is None else parse_slots(arguments.layers, generator.num_styles)
+    count = arguments.count or COUNT
     if arguments.method == "sefa":
-        return sefa_directions(generator, arguments.count, slots, **common)
+        if arguments.name is None and arguments.whiten:
+            common["name"] = "sefa-whitened"
+        return sefa_directions(generator, count, slots, whiten=arguments.whiten, **common)
     if arguments.method == "text":
         return _by_text(arguments, generator, common)
     if slots is not None:
         common["layers"] = slots
-    common["seed"] = arguments.seed
+    common |= {"seed": arguments.seed, "progress": on_terminal()}
     if arguments.samples is not None:
         common["samples"] = arguments.samples
     if arguments.method == "ganspace":
         if arguments.name is None and arguments.site:
             common["name"] = f"ganspace-{arguments.site}"
-        return ganspace_directions(generator, arguments.count, arguments.site, **common)
+        return ganspace_directions(generator, count, arguments.site, **common)
     scores = _scores(arguments)
-    if isinstance(next(iter(scores.values())), Tensor):
-        common["samples"] = len(next(iter(scores.values())))
+    if arguments.scores is not None:
+        rows = len(next(iter(scores.values())))
+        if arguments.samples not in (None, rows):
+            raise InputError(
+                f"{arguments.scores} has {rows} rows for {arguments.samples} samples; leave --samples out."
+            )
+        common["samples"] = rows
     if arguments.method == "interfacegan":
-        common["conditions"] = _conditions(arguments.condition)
+        common["conditions"] = _conditions(arguments.condition or [])
     return _BY_SCORES[arguments.method](generator, scores, **common)
 
 
 def _by_text(arguments: argparse.Namespace, generator: AbstractGenerator, common: dict[str, Any]) -> DirectionSet:
     if not arguments.text:
         raise InputError('The method text needs texts: --text "a red car" "a car".')
-    model = Clip(arguments.clip, arguments.clip_weights, generator.device)
-    measuring = {"images": arguments.samples or IMAGES, "seed": arguments.seed}
+    model = Clip(arguments.clip or MODEL, arguments.clip_weights or WEIGHTS, generator.device)
+    measuring: dict[str, Any] = {"images": arguments.samples or IMAGES, "seed": arguments.seed}
+    if arguments.effects is None:
+        kept = effects_file(generator, model, label=arguments.label, **measuring)
+        measuring |= {"cache": kept, "progress": on_terminal()}
     pairs = [(target, neutral) for target, neutral in arguments.text]
     return text_directions(
-        generator, model, pairs, threshold=arguments.threshold, effects=arguments.effects, **common, **measuring
+        generator,
+        model,
+        pairs,
+        threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
+        effects=arguments.effects,
+        **common,
+        **measuring,
     )
 
 
@@ -168,7 +223,7 @@ def _write_samples(arguments: argparse.Namespace, generator: AbstractGenerator) 
     folder = ensure_folder(arguments.write_samples)
     codes = sample_codes(generator, arguments.samples or 100, arguments.seed, arguments.label)
     index = 0
-    for batch in pictures(generator, codes):
+    for batch in pictures(generator, codes, on_terminal()):
         for image in batch:
             images.save(folder / f"{index:05d}.png", image)
             index += 1
@@ -281,17 +336,24 @@ def _spans(slots: tuple[int, ...]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
+def _named(words: list[str], generator: AbstractGenerator) -> list[str]:
+    """Directions by name; the name of a set stands for its first ones."""
+    sets = set(kept_names(generator)) - set(direction_names(generator))
+    return [n for word in words for n in (kept_set(generator, word).references[:SHOWN] if word in sets else [word])]
+
+
 def _show(arguments: argparse.Namespace) -> int:
     generator = load_generator(arguments.generator)
-    chosen = arguments.direction or direction_names(generator)[:SHOWN]
+    chosen = _named(arguments.direction, generator) or direction_names(generator)[:SHOWN]
     if not chosen:
         raise InputError("No direction is known for this generator; saminv directions find sefa finds some.")
-    how = {"safe": arguments.safe}
+    columns = strengths(arguments, STRENGTHS)
+    how: dict[str, Any] = {"safe": safe_bounds(arguments)}
     if arguments.solution is not None:
-        sheet = draw_strip(Solution.load(arguments.solution, generator), chosen, arguments.strength, **how)
+        sheet = draw_strip(Solution.load(arguments.solution, generator), chosen, columns, **how)
     else:
         more = {"samples": arguments.samples, "seed": arguments.seed, "label": arguments.label}
-        sheet = draw_samples(generator, chosen, arguments.strength, **more, **how)
+        sheet = draw_samples(generator, chosen, columns, **more, **how)
     ensure_folder(arguments.out.parent)
     print(images.save(arguments.out, sheet))
     return 0

@@ -19,6 +19,7 @@ from .._errors import InputError
 from .._open import load_generator
 from .._presets import PRESETS
 from .._recipe import DEFAULT_TAU, FAR_TAU, PREDICTED_TAU
+from ..editing import Bounds
 from ..encoders import ENCODERS, AbstractEncoder, encoder_for, is_encoder_file
 from ..generators import GENERATORS, AbstractGenerator
 from ..metrics import METRICS, AbstractMetric, MultiLayerIdentity, MultiLayerParsing, MultiScale, get_metric
@@ -78,7 +79,9 @@ def add_inversion_options(
         "--spaces", nargs="+", metavar="SPACE", help="such as W+ F4 F6; the generator's own choice if not given"
     )
     if tau and allocation:
-        group.add_argument("--preset", choices=sorted(PRESETS), help="a published way to invert instead of these")
+        group.add_argument(
+            "--preset", type=str.lower, choices=sorted(PRESETS), help="a published way to invert instead of these"
+        )
     if tau:
         _add_threshold(group)
     if allocation:
@@ -253,6 +256,39 @@ def parse_number(text: str) -> tuple[str, float]:
     if not name or not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text!r} is no NAME=NUMBER")
     return name, number
+
+
+def add_safe(parser: argparse.ArgumentParser) -> None:
+    """Add what says how far an edit may go."""
+    add = parser.add_argument
+    add("--safe", action="store_true", help="strengths are multiples of the largest step that stays likely")
+    add(
+        "--keep",
+        type=parse_number,
+        metavar="METRIC=LIMIT",
+        help="with --safe: the step also ends where the edited picture compares worse with the unedited one, such as "
+        "identity=0.6",
+    )
+
+
+def strengths(arguments: argparse.Namespace, usual: Sequence[float]) -> list[float]:
+    """Strengths as given, else the usual ones; of safe steps, those that go no further."""
+    largest = max(abs(strength) for strength in usual)
+    return arguments.strength or [strength / largest if arguments.safe else strength for strength in usual]
+
+
+def safe_bounds(arguments: argparse.Namespace) -> bool | Bounds:
+    """What the options of :func:`add_safe` say.
+
+    Raises:
+        InputError: If a metric is to be kept and strengths are not safe ones.
+    """
+    if arguments.keep is None:
+        return bool(arguments.safe)
+    if not arguments.safe:
+        raise InputError("--keep says how far a safe step may go; add --safe.")
+    name, limit = arguments.keep
+    return Bounds(metric=name, limit=limit)
 
 
 def _loss(text: str, metric: str) -> tuple[str, AbstractMetric]:

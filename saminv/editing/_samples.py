@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .._errors import InputError
 from ..generators import AbstractGenerator
@@ -27,30 +28,37 @@ def sample_codes(generator: AbstractGenerator, count: int, seed: int, label: Any
 
 
 @torch.no_grad()
-def pictures(generator: AbstractGenerator, codes: Tensor) -> Iterator[Tensor]:
-    """Pictures of codes `[N, D]` in [-1, 1], some at a time."""
-    for part in codes.split(RENDERED):
-        image = generator.synthesis(part[:, None].expand(-1, generator.num_styles, -1))
-        assert isinstance(image, Tensor)
-        yield image.clamp(-1, 1)
+def pictures(generator: AbstractGenerator, codes: Tensor, progress: bool = False) -> Iterator[Tensor]:
+    """Pictures of codes `[N, D]` in [-1, 1], some at a time; with a bar if asked for."""
+    with tqdm(total=len(codes), unit="sample", desc="samples", disable=not progress) as bar:
+        for part in codes.split(RENDERED):
+            image = generator.synthesis(part[:, None].expand(-1, generator.num_styles, -1))
+            assert isinstance(image, Tensor)
+            yield image.clamp(-1, 1)
+            bar.update(len(part))
 
 
 @torch.no_grad()
-def scored(generator: AbstractGenerator, codes: Tensor, scores: Mapping[str, Scores]) -> dict[str, Tensor]:
+def scored(
+    generator: AbstractGenerator, codes: Tensor, scores: Mapping[str, Scores], progress: bool = False
+) -> dict[str, Tensor]:
     """The scores of codes `[N, D]` by name, each `[N]` float64 on the CPU; functions see the pictures.
 
     Raises:
         InputError: If there are no scores, they are not `[N]`, or one is not a number.
     """
-    if not scores:
-        raise InputError("There are no scores to find directions by; give labels, scores, or a function of images.")
+    if not scores or not isinstance(scores, Mapping):
+        raise InputError(
+            "Directions are found by a table of scores such as {'smile': ...}: labels or scores of the samples, or a "
+            f"function of images. Got {scores!r:.80}."
+        )
     functions = {name: score for name, score in scores.items() if callable(score)}
-    found = {name: torch.as_tensor(score) for name, score in scores.items() if not callable(score)}
+    found = {name: _numbers(name, score) for name, score in scores.items() if not callable(score)}
     if functions:
         read: dict[str, list[Tensor]] = {name: [] for name in functions}
-        for image in pictures(generator, codes):
+        for image in pictures(generator, codes, progress):
             for name, function in functions.items():
-                read[name].append(torch.as_tensor(function(image)).reshape(-1))
+                read[name].append(_numbers(name, function(image)).reshape(-1))
         found |= {name: torch.cat(parts) for name, parts in read.items()}
     for name, values in found.items():
         if tuple(values.shape) != (len(codes),) or not bool(torch.isfinite(values.double()).all()):
@@ -60,14 +68,21 @@ def scored(generator: AbstractGenerator, codes: Tensor, scores: Mapping[str, Sco
     return {name: found[name].detach().cpu().double() for name in scores}
 
 
-def check_count(count: int, what: str = "samples") -> int:
-    """``count`` if it is a whole number from 2 up.
+def _numbers(name: str, score: Any) -> Tensor:
+    try:
+        return torch.as_tensor(score)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"The scores {name!r} are no numbers: {error}.") from error
+
+
+def check_count(count: int, what: str = "samples", least: int = 2) -> int:
+    """``count`` if it is a whole number from ``least`` up.
 
     Raises:
         InputError: If it is not.
     """
-    if not isinstance(count, int) or count < 2:
-        raise InputError(f"{what} is {count!r}; it must be a whole number from 2 up.")
+    if not isinstance(count, int) or count < least:
+        raise InputError(f"{what} is {count!r}; it must be a whole number from {least} up.")
     return count
 
 

@@ -6,7 +6,7 @@ Most directions are linear: :class:`LinearDirection`. Others look at the styles 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -155,8 +155,9 @@ def check_slots(slots: Sequence[int], count: int, said: object = None) -> list[i
     Raises:
         InputError: If there are none, or one is not among ``count``.
     """
-    chosen = sorted(set(slots))
+    whole = isinstance(slots, Iterable) and all(isinstance(slot, int) for slot in slots)
+    chosen = sorted(set(slots)) if whole else []
     if not chosen or chosen[0] < 0 or chosen[-1] >= count:
-        given = list(slots) if said is None else said
+        given = slots if said is None else said
         raise InputError(f"Style slots are {given!r}; they are numbers from 0 to {count - 1}, such as 0-3,8.")
     return chosen

@@ -16,7 +16,7 @@ from .apply import edit_at
 from .change import AbstractDirection
 from .references import find_direction
 from .safe import Bounds, safe_strength
-from .within import segment_mask, widened
+from .within import Within, segment_mask, widened
 
 
 def edit_solution(
@@ -25,22 +25,38 @@ def edit_solution(
     strength: float | Sequence[float] = 1.0,
     *,
     safe: bool | Bounds = False,
-    within: str | int | Tensor | None = None,
+    within: Within | None = None,
     follow: str | AbstractSegmenter | None = "auto",
 ) -> Tensor:
     """See :meth:`saminv.Solution.edit`."""
+    return applied_edit(solution, direction, strength, safe=safe, within=within, follow=follow)[0]
+
+
+def applied_edit(
+    solution: Solution,
+    direction: Any,
+    strength: float | Sequence[float] = 1.0,
+    *,
+    safe: bool | Bounds = False,
+    within: Within | None = None,
+    follow: str | AbstractSegmenter | None = "auto",
+) -> tuple[Tensor, Tensor]:
+    """What :func:`edit_solution` returns, and the multiples of the direction that were applied, float64 `[B, K]`.
+
+    The multiples are the strengths themselves unless these are parts of the safe ones.
+    """
     if solution.generator is None:
         raise InputError("This solution has no generator; load it with Solution.load(path, generator=...).")
     strengths = _strengths(strength)
     found = find_direction(direction, solution.generator, solution.provenance.get("label"))
     limits = _limits(solution, found, strengths, safe)
     mask = None if within is None else segment_mask(solution, within)
+    amounts = torch.stack([limits[math.copysign(1, value)] * value for value in strengths], dim=1)
     images = []
-    for value in strengths:
-        amount = limits[math.copysign(1, value)] * value
+    for amount in amounts.unbind(1):
         inside = None if mask is None else _inside(solution, found, amount, mask, within, follow)
         images.append(edit_at(solution, found, amount, inside))
-    return torch.stack(images, dim=1).flatten(0, 1)
+    return torch.stack(images, dim=1).flatten(0, 1), amounts
 
 
 def _strengths(strength: Any) -> list[float]:
@@ -79,14 +95,21 @@ def _inside(
         return widened(mask)
     edited = torch.nan_to_num(edit_at(solution, direction, strength)).clamp(-1, 1)
     after = segmenter(edited)
-    ids = [label for label, name in after.names.items() if name.casefold() == str(within).casefold()]
+    classes = {name.casefold() for name in _classes(within)}
+    ids = [label for label, name in after.names.items() if name.casefold() in classes]
     moved = torch.isin(after.ids, torch.tensor(ids, dtype=torch.int64, device=after.ids.device))
     return widened(mask | moved[:, None].to(mask.device))
 
 
+def _classes(within: Any) -> list[str]:
+    """The names of classes among what says where an edit acts: ids and masks stay where they are."""
+    words = [] if isinstance(within, Tensor) else [within] if isinstance(within, (str, int)) else within
+    return [word for word in words if isinstance(word, str) and not word.isdigit()]
+
+
 def _follower(solution: Solution, within: Any, follow: Any) -> AbstractSegmenter | None:
     """What finds a segment again after an edit; only classes can be found again."""
-    if not isinstance(within, str) or within.isdigit() or follow is None:
+    if not _classes(within) or follow is None:
         return None
     if isinstance(follow, AbstractSegmenter):
         return follow

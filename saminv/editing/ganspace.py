@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .._errors import InputError
 from ..generators import AbstractGenerator
@@ -101,6 +102,7 @@ def ganspace_directions(
     seed: int = 0,
     label: Any = None,
     name: str | None = None,
+    progress: bool = False,
 ) -> DirectionSet:
     """Directions from principal components.
 
@@ -110,13 +112,14 @@ def ganspace_directions(
 
     Args:
         generator: Any.
-        count: Number of directions.
+        count: Number of directions; there are no more than samples less one.
         site: Feature site such as "F4", or None for w.
         samples: 10,000 for w and 2,000 for features where None.
         layers: Style slots that the directions change; all where None.
         seed: Of the samples.
         label: Class of a conditional generator.
         name: Of the set; "ganspace" or "ganspace-F4" where None.
+        progress: Show a bar where features are looked at.
 
     Returns:
         Directions "0", "1", ... whose strength 1 is a standard deviation of the component. Values: "variance" (share of
@@ -128,8 +131,8 @@ def ganspace_directions(
     slots = list(range(generator.num_styles)) if layers is None else check_slots(layers, generator.num_styles)
     usual = SAMPLES_OF_W if site is None else SAMPLES_OF_FEATURES
     codes = sample_codes(generator, usual if samples is None else samples, seed, label)
-    kept = check_count(count, "count")
-    rows, share = _of_w(codes, kept) if site is None else _of_features(generator, codes, site, kept)
+    kept = check_count(count, "count", least=1)
+    rows, share = _of_w(codes, kept) if site is None else _of_features(generator, codes, site, kept, progress)
     whole = torch.zeros(len(rows), generator.num_styles, generator.style_dim)
     whole[:, slots] = rows.cpu().float()[:, None]
     return DirectionSet(
@@ -146,13 +149,17 @@ def ganspace_directions(
 def _of_w(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Components of w times their deviation `[K, D]`, and their share of the variance `[K]`."""
     variance, vectors = torch.linalg.eigh(torch.cov(codes.double().t()))
-    kept = variance.flip(0)[:count].clamp_min(0)
-    rows = fixed_signs(vectors.flip(1)[:, :count].t())
+    # Along others there is no variance but that of rounding: fewer samples than numbers, or parts that never vary.
+    real = int((variance > 1e-10 * variance[-1]).sum())
+    kept = variance.flip(0)[: min(count, real)]
+    rows = fixed_signs(vectors.flip(1)[:, : len(kept)].t())
     return rows * kept.sqrt()[:, None], kept / variance.sum()
 
 
 @torch.no_grad()
-def _of_features(generator: AbstractGenerator, codes: Tensor, site: str, count: int) -> tuple[Tensor, Tensor]:
+def _of_features(
+    generator: AbstractGenerator, codes: Tensor, site: str, count: int, progress: bool
+) -> tuple[Tensor, Tensor]:
     """Changes of w for one deviation of each component of the features at a site `[K, D]`, and shares `[K]`."""
     found = generator.site(site)
     if found.kind != "feature":
@@ -163,10 +170,16 @@ def _of_features(generator: AbstractGenerator, codes: Tensor, site: str, count: 
     # As many rows at a time as components are carried, so that little is dropped between them.
     part = max(2 * count, min(256, LARGEST_PART // size))
     analysis = IncrementalPCA(2 * count)
-    for rows in _features(generator, codes, site, part):
-        analysis.add(rows)
-    coordinates = torch.cat([analysis.coordinates(rows) for rows in _features(generator, codes, site, part)])
-    coordinates = coordinates[:, :count].double()
+    found_there = []
+    # Twice: components are known only after all features have been seen.
+    with tqdm(total=2 * len(codes), unit="sample", desc=f"features of {site}", disable=not progress) as bar:
+        for rows in _features(generator, codes, site, part):
+            analysis.add(rows)
+            bar.update(len(rows))
+        for rows in _features(generator, codes, site, part):
+            found_there.append(analysis.coordinates(rows))
+            bar.update(len(rows))
+    coordinates = torch.cat(found_there)[:, :count].double()
     centred = codes.double() - codes.double().mean(dim=0)
     basis = torch.linalg.lstsq(coordinates.cpu(), centred.cpu()).solution
     rows = basis * analysis.deviation[: len(basis), None].double().cpu()

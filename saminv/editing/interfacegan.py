@@ -145,6 +145,7 @@ def interfacegan_directions(
     seed: int = 0,
     label: Any = None,
     name: str = "interfacegan",
+    progress: bool = False,
 ) -> DirectionSet:
     """Directions across the boundaries of attributes.
 
@@ -159,6 +160,7 @@ def interfacegan_directions(
         seed: Of the samples.
         label: Class of a conditional generator.
         name: Of the set.
+        progress: Show a bar where pictures are scored by functions.
 
     Returns:
         A direction for each attribute, whose strength 1 is a standard deviation of w along it. Values: "accuracy" (of
@@ -175,7 +177,7 @@ def interfacegan_directions(
     _machine()
     slots = list(range(generator.num_styles)) if layers is None else check_slots(layers, generator.num_styles)
     codes = sample_codes(generator, samples, seed, label)
-    found = scored(generator, codes, scores)
+    found = scored(generator, codes, scores, progress)
     boundaries = {name: fit_boundary(codes, values, extremes=extremes, seed=seed) for name, values in found.items()}
     normals = {name: boundary.normal for name, boundary in boundaries.items()}
     rows = torch.stack([conditioned(n, [normals[o] for o in conditions.get(name, ())]) for name, n in normals.items()])

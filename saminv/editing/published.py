@@ -34,6 +34,8 @@ from .change import AbstractDirection, Change, Coordinate, LinearDirection
 SUFFIXES = (".npy", ".npz", ".pt", ".pth")
 COMPONENTS = {"comp": ("comp", "std", "mean"), "lat_comp": ("lat_comp", "lat_stdev", "lat_mean")}
 """Names of components, deviations and mean in files of GANSpace, by the first of them."""
+FACTORS = "eigvec"
+"""Factors of rosinality's closed form, which are the columns of this array."""
 MAPPER_STEP = 0.1
 """What StyleCLIP multiplies the output of a mapper with."""
 GROUPS = (("course_mapping", 0, 4), ("medium_mapping", 4, 8), ("fine_mapping", 8, None))
@@ -102,6 +104,9 @@ def read_published(
             return _component(parts, generator, key, path, set_coordinate)
     if isinstance(content.get("state_dict"), Mapping):
         return _mapper(content["state_dict"], generator, path)
+    if isinstance(content.get(FACTORS), Tensor) and content[FACTORS].dim() == 2:
+        rows = _rows(content[FACTORS].t(), generator, f"{path}")
+        return LinearDirection(rows[_position(key, len(rows), path)])
     arrays = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if key is not None and str(key) in arrays:
         return LinearDirection(_rows(arrays[str(key)], generator, f"{path}#{key}")[0])

@@ -6,6 +6,7 @@ A name is ``NAME``, ``class:K`` for the change to class K, ``NAME#KEY`` for one 
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,9 +110,20 @@ def _whole(name: str, generator: AbstractGenerator, label: Any) -> AbstractDirec
     owner, _, inner = name.partition("/")
     if owner in kept_names(generator):
         return kept_set(generator, owner)[inner or 0]
-    listed = ", ".join(direction_names(generator)) or "none for this generator"
-    classes = ", class:K for class K" if generator.label_dim else ""
-    raise InputError(f"Unknown direction {name!r}. Known: {listed}{classes}; or give a {', '.join(FILES)} file.")
+    raise InputError(f"Unknown direction {name!r}. {_known(name, generator)}; or give a {', '.join(FILES)} file.")
+
+
+def _known(name: str, generator: AbstractGenerator) -> str:
+    """What a name that is none may have meant, and what there is; of a set its first and last direction."""
+    names = direction_names(generator)
+    spans = [kept_set(generator, kept).references for kept in kept_names(generator)]
+    in_sets = {reference for span in spans for reference in span}
+    listed = [known for known in names if known not in in_sets]
+    listed += [span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans if span]
+    listed += ["class:K for class K"] if generator.label_dim else []
+    close = difflib.get_close_matches(name.partition("=")[0], names, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(listed) or 'none for this generator'}"
 
 
 def _of_file(path: Path, key: str | None, generator: AbstractGenerator) -> LinearDirection:
@@ -126,10 +138,20 @@ def _of_file(path: Path, key: str | None, generator: AbstractGenerator) -> Linea
     return found[0 if key is None else key]
 
 
+def signed(strength: float) -> str:
+    """A strength with its sign, where it has one."""
+    return f"{strength:+g}" if strength else "0"
+
+
+def _said(share: Any) -> str:
+    """A share of the strength behind a name; a part of the styles has none."""
+    return f"={share:g}" if isinstance(share, (int, float)) and share != 1 else ""
+
+
 def caption(direction: Any) -> str:
     """What a direction is called on pictures and in the names of files."""
     if isinstance(direction, Mapping):
-        return "+".join(caption(name) for name in direction)
+        return "+".join(f"{caption(name)}{_said(share)}" for name, share in direction.items())
     if not isinstance(direction, (str, Path)):
         return "direction"
     name, tail = str(direction), ""

@@ -15,7 +15,7 @@ from ._samples import Scores, sample_codes, scored
 from .change import LinearDirection, check_slots
 from .sets import DirectionSet
 
-SAMPLES = 4000
+SAMPLES, LEAST = 4000, 16
 RIDGE = 1e-3
 """Added to the diagonal of the covariance of w, in mean variances."""
 
@@ -36,13 +36,21 @@ def regress(codes: Tensor, attributes: Tensor) -> Fit:
     are those on the last quarter of the samples, which the fit does not see.
 
     Raises:
-        InputError: If an attribute is the same for all samples, or one follows from the others.
+        InputError: If there are fewer than 16 samples, an attribute is the same for all of them or for the last
+            quarter, or one follows from the others.
     """
+    if len(codes) < LEAST:
+        raise InputError(
+            f"There are {len(codes)} samples; a regression needs {LEAST}, and better some for each number of w."
+        )
     w, y = codes.double().cpu(), attributes.double().cpu()
     w, y = w - w.mean(dim=0), y - y.mean(dim=0)
     train = slice(0, 3 * len(w) // 4)
-    if not bool((y[train].square().mean(dim=0) > 0).all()):
-        raise InputError("An attribute is the same for all samples; there is no direction along it.")
+    if not all(bool((y[part].std(dim=0) > 0).all()) for part in (train, slice(train.stop, None))):
+        raise InputError(
+            "An attribute is the same for all samples, or for the last quarter, on which the fit is tried; there is no "
+            "direction along it. Take more samples."
+        )
     covariance, shared = w[train].t() @ w[train] / len(w[train]), w[train].t() @ y[train] / len(w[train])
     ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
     gradients = torch.linalg.solve(covariance + ridge, shared)
@@ -64,6 +72,7 @@ def regression_directions(
     seed: int = 0,
     label: Any = None,
     name: str = "regression",
+    progress: bool = False,
 ) -> DirectionSet:
     """Directions along attributes, each of which leaves the others alone.
 
@@ -76,6 +85,7 @@ def regression_directions(
         seed: Of the samples.
         label: Class of a conditional generator.
         name: Of the set.
+        progress: Show a bar where pictures are scored by functions.
 
     Returns:
         A direction for each attribute, whose strength 1 is a standard deviation of the attribute. Values: "r2" (of the
@@ -86,7 +96,7 @@ def regression_directions(
     """
     slots = list(range(generator.num_styles)) if layers is None else check_slots(layers, generator.num_styles)
     codes = sample_codes(generator, samples, seed, label)
-    found = scored(generator, codes, scores)
+    found = scored(generator, codes, scores, progress)
     attributes = torch.stack(list(found.values()), dim=1)
     fit = regress(codes, attributes)
     rows = fit.directions * attributes.std(dim=0)[:, None]

@@ -31,7 +31,7 @@ from ._draw import (
 from ._summary import percent
 from .directions import direction_names
 from .edits import edit_solution
-from .references import caption
+from .references import caption, signed
 
 SHOWN = ("car_hue", "car_size", "car_x", "sky_hue")
 """Directions of the demo's generator that are shown where no edits are named."""
@@ -91,7 +91,7 @@ def default_edits(solution: Solution) -> list[Edit]:
 
 def edit_caption(direction: Any, strength: float) -> tuple[str, str]:
     """Name and strength of an edit, as they are written on sheets and in file names."""
-    return caption(direction), f"{strength:+g}"
+    return caption(direction), signed(strength)
 
 
 def _checked(edits: Sequence[Edit]) -> list[Edit]:

@@ -17,8 +17,8 @@ from ..solution import Solution
 from ..spaces import make_space
 from ..spaces._base import SpaceOptions
 from ._draw import Cell, Page, enlarge, panel_size
-from .edits import edit_solution
-from .references import caption
+from .edits import applied_edit, edit_solution
+from .references import caption, signed
 
 STRENGTHS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 FRAMES = 16
@@ -45,19 +45,18 @@ def draw_strip(
     if not len(directions):
         raise InputError("There is no direction to show; name at least one.")
     page = Page(panel_size(*solution.image.shape[-2:]), len(strengths))
-    rows = [edit_solution(solution, direction, strengths, **how) for direction in directions]
-    unit = " of the safe one" if how.get("safe") else ""
+    rows = [applied_edit(solution, direction, strengths, **how) for direction in directions]
     names = solution.provenance.get("names") or [""] * len(solution)
     for index in range(len(solution)):
-        for direction, pictures in zip(directions, rows):
+        for direction, (pictures, applied) in zip(directions, rows):
             own = pictures[index * len(strengths) : (index + 1) * len(strengths)]
             page.add_header([(caption(direction), names[index]), *[("", "")] * (len(strengths) - 1)])
             shown = to_uint8(torch.nan_to_num(own.detach().float().cpu()))
-            cells = [
-                Cell(enlarge(pixels, page.panel), lines=[f"{strength:+g}{unit}"])
-                for pixels, strength in zip(shown, strengths)
-            ]
-            page.add_row(cells)
+            said = [signed(value) for value in strengths]
+            if how.get("safe"):
+                amounts = [signed(float(f"{amount:.3g}")) for amount in applied[index].tolist()]
+                said = [f"{text} of safe: {amount}" for text, amount in zip(said, amounts)]
+            page.add_row([Cell(enlarge(pixels, page.panel), lines=[text]) for pixels, text in zip(shown, said)])
     return from_uint8(page.pixels())
 
 
@@ -113,12 +112,14 @@ def draw_frames(
         how: As for :meth:`saminv.Solution.edit`.
 
     Raises:
-        InputError: If there are several images, fewer than two strengths, or no direction.
+        InputError: If there are several images, fewer than two strengths, or no direction or frame.
     """
     if len(solution) != 1:
         raise InputError(f"An animation shows one image; this solution has {len(solution)}. Take solution[0].")
-    if len(strengths) < 2 or not len(directions):
-        raise InputError("An animation needs a direction and two strengths or more, such as -1 and 1.")
+    if len(strengths) < 2 or not len(directions) or frames < 1:
+        raise InputError(
+            "An animation needs a direction, two strengths or more, such as -1 and 1, and a frame or more between them."
+        )
     ends = torch.tensor([*strengths, *list(strengths)[-2::-1]], dtype=torch.float64)
     part = torch.arange(frames, dtype=torch.float64) / frames
     way = torch.cat([start + (end - start) * part for start, end in itertools.pairwise(ends)])

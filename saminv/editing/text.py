@@ -1,6 +1,7 @@
 """Directions from text: global directions of StyleCLIP, in the style space S of any generator.
 
-Needs open_clip, the extra ``text``. A published ``fs3.npy`` can take the place of :func:`channel_effects`.
+Needs open_clip, the extra ``text``. A published ``fs3.npy`` can take the place of
+:func:`saminv.editing.channel_effects`.
 
 Reference:
     Patashnik et al., 2021, arXiv 2103.17249, section 6.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from .._errors import CheckpointError, InputError, MissingExtraError
 from ..generators import AbstractGenerator
-from ._samples import check_count, sample_codes
+from ..weights._fetch import file_digest
 from .change import LinearDirection
-from .channels import StyleLayer, channel_deviation, shifted, style_layers
+from .channels import channel_deviation
+from .effects import TextModel, channel_effects, counted_layers
 from .sets import DirectionSet
 
 MODEL, WEIGHTS = "ViT-B-32", "openai"
@@ -38,20 +40,7 @@ TEMPLATES = (
     "a rendering of a {}.",
 )
 """Sentences over which the embedding of a text is averaged."""
-IMAGES, STEP, THRESHOLD = 100, 5.0, 0.15
-BATCH = 16
-
-
-class TextModel(Protocol):
-    """Embeds texts and images in one space."""
-
-    name: str
-
-    def texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings `[N, E]` of texts."""
-
-    def images(self, images: Tensor) -> Tensor:
-        """Embeddings `[B, E]` of images `[B, 3, H, W]` in [-1, 1]."""
+THRESHOLD = 0.15
 
 
 class Clip:
@@ -59,7 +48,8 @@ class Clip:
 
     Args:
         model: Name of an architecture of open_clip.
-        weights: Tag of published weights, which open_clip fetches, or a file of weights; a file is read as arrays only.
+        weights: Tag of published weights, which open_clip fetches, or a file of weights; a file is read as arrays only,
+            for the model as named: "ViT-B-32-quickgelu" for a file of OpenAI's ViT-B-32.
         device: Where it computes.
 
     Raises:
@@ -81,7 +71,9 @@ class Clip:
                 f"{str(weights)!r} is neither a file nor weights of {model}. Those are: {', '.join(tags) or 'none'}."
             )
         try:
-            network = open_clip.create_model(model, pretrained=str(weights), device=device)
+            # Weights of OpenAI are for another activation than the architecture of the same name has.
+            quick = not from_file and bool(open_clip.get_pretrained_cfg(model, str(weights)).get("quick_gelu"))
+            network = open_clip.create_model(model, str(weights), device=device, force_quick_gelu=quick)
         except Exception as error:
             if not from_file:
                 raise
@@ -89,7 +81,9 @@ class Clip:
             raise CheckpointError(f"{weights} holds no weights of {model}: {reason}") from error
         self.network = network.eval().requires_grad_(False)
         self.tokenizer = open_clip.get_tokenizer(model)
-        self.name = f"{model}-{Path(weights).stem}"
+        self.name = self.fingerprint = f"{model}-{Path(weights).stem}"
+        if from_file:
+            self.fingerprint += f"-{file_digest(Path(weights))[:16]}"
         visual = network.visual
         size = visual.image_size
         self.size = (size, size) if isinstance(size, int) else tuple(size)
@@ -140,54 +134,6 @@ def text_change(model: TextModel, target: str, neutral: str, templates: Sequence
     return F.normalize(change, dim=0)
 
 
-@torch.no_grad()
-def channel_effects(
-    generator: AbstractGenerator,
-    model: TextModel,
-    *,
-    images: int = IMAGES,
-    step: float = STEP,
-    seed: int = 0,
-    label: Any = None,
-    batch: int = BATCH,
-) -> Tensor:
-    """What each channel of the style space changes in the embedding of pictures, `[C, E]` with rows of unit length.
-
-    Every channel is moved by ``step`` standard deviations up and down in random samples; differences of the embeddings
-    are brought to unit length and averaged. It takes 2 C pictures for each of the samples, so it is kept.
-
-    Args:
-        generator: Any with style layers; those of toRGBs do not count.
-        model: Embeds the pictures.
-        images: Number of random samples.
-        step: In standard deviations of the channel.
-        seed: Of the samples.
-        label: Class of a conditional generator.
-        batch: Pictures at once.
-    """
-    layers = _counted(generator)
-    deviation = channel_deviation(generator, layers, label).split([layer.channels for layer in layers])
-    codes = sample_codes(generator, check_count(images, "images"), seed, label)
-    rows = []
-    for layer, spread in zip(layers, deviation):
-        for channel in range(layer.channels):
-            total: Tensor | float = 0.0
-            for part in codes.split(batch):
-                styles = part[:, None].expand(-1, generator.num_styles, -1)
-                ends = []
-                for sign in (step, -step):
-                    moved = torch.zeros(1, layer.channels, dtype=styles.dtype, device=styles.device)
-                    moved[0, channel] = sign * spread[channel]
-                    with shifted(generator, {layer.name: moved}):
-                        picture = generator.synthesis(styles)
-                    assert isinstance(picture, Tensor)
-                    ends.append(F.normalize(model.images(picture.clamp(-1, 1)), dim=1))
-                total = total + F.normalize(ends[0] - ends[1], dim=1).sum(dim=0)
-            assert isinstance(total, Tensor)
-            rows.append(F.normalize(total, dim=0))
-    return torch.stack(rows).cpu()
-
-
 def text_directions(
     generator: AbstractGenerator,
     model: TextModel,
@@ -209,10 +155,10 @@ def text_directions(
         model: The same that measured the effects.
         texts: Pairs of a target and a neutral text: ``("a red car", "a car")``.
         threshold: Least agreement, beta of the paper; higher ones change fewer things.
-        effects: Of :func:`channel_effects`, or their .npy file; measured if None.
+        effects: Of :func:`saminv.editing.channel_effects`, or their .npy file; measured if None.
         label: Class of a conditional generator.
         name: Of the set.
-        measuring: Of :func:`channel_effects`.
+        measuring: Of :func:`saminv.editing.channel_effects`, such as ``cache=``.
 
     Returns:
         A direction for each pair under its target. Values: "channels", the number of channels that it moves.
@@ -223,7 +169,7 @@ def text_directions(
     """
     if not texts:
         raise InputError("There are no texts; give pairs such as ('a red car', 'a car').")
-    layers = _counted(generator)
+    layers = counted_layers(generator)
     sizes = [layer.channels for layer in layers]
     known = channel_effects(generator, model, label=label, **measuring) if effects is None else _effects(effects)
     deviation = channel_deviation(generator, layers, label).cpu()
@@ -259,11 +205,6 @@ def text_directions(
         {"channels": moved},
         settings,
     )
-
-
-def _counted(generator: AbstractGenerator) -> list[StyleLayer]:
-    """The style layers whose channels count: not those of toRGBs."""
-    return [layer for layer in style_layers(generator) if not layer.paints]
 
 
 def _effects(source: Tensor | str | Path) -> Tensor:

@@ -6,6 +6,9 @@ edit. So the generator itself finds the transition, and the picture outside is t
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +22,8 @@ from ..solution import Solution
 
 FROZEN_FROM = 32
 """Least side of the features that are frozen: in smaller ones an object and its surroundings share most elements."""
+Within = str | int | Tensor | Sequence[str | int]
+"""Where an edit acts: names of classes or ids of segments, one or several, or a mask."""
 MARGIN = 0.015
 """How far the edit reaches beyond the segment, as a part of the shorter side: shadows and soft borders."""
 
@@ -35,17 +40,17 @@ def freeze(generator: AbstractGenerator, inside: Tensor, unedited: Features, reg
     taps: list[Tap] = []
     for name in frozen_sites(generator):
         site = generator.site(name)
-        mask = resize_mask(outside, (site.shape[1], site.shape[2]), site.frame, regions.formulation)
+        mask = resize_mask(outside, (site.shape[1], site.shape[2]), site.frame, regions.formulation, site.beyond)
         taps.append(Blend(name, unedited[name], mask))
     return taps
 
 
-def segment_mask(solution: Solution, segment: str | int | Tensor) -> Tensor:
-    """Pixels of a segment, bool `[B, 1, H, W]`.
+def segment_mask(solution: Solution, segment: Within) -> Tensor:
+    """Pixels of a segment or of several, bool `[B, 1, H, W]`.
 
     Args:
         solution: Of B images.
-        segment: Name of a class, id of a segment, or a mask `[B, 1, H, W]` or `[1, 1, H, W]`.
+        segment: Names of classes or ids of segments, one or several; or a mask `[B, 1, H, W]` or `[1, 1, H, W]`.
 
     Raises:
         InputError: If no image has such a segment, or the mask does not fit.
@@ -57,12 +62,20 @@ def segment_mask(solution: Solution, segment: str | int | Tensor) -> Tensor:
         return (segment > 0.5).expand(batch, -1, -1, -1).to(solution.image.device)
     if solution.segments is None:
         raise InputError("This solution has no segments; give a mask as within=, or invert with a segmenter.")
-    ids = ids_of(solution, segment)
-    found = torch.isin(solution.segments, torch.tensor(ids, device=solution.segments.device))[:, None]
-    if not ids or not bool(found.any()):
-        known = sorted(set(_names(solution).values())) or [str(label) for label in solution.segments.unique().tolist()]
-        raise InputError(f"No image has a segment {segment!r}. There are: {', '.join(known)}.")
-    return found
+    several = isinstance(segment, Iterable) and not isinstance(segment, str)
+    wanted: list[Any] = list(segment) if several else [segment]  # type: ignore[arg-type]
+    if not wanted or not all(isinstance(one, (str, int)) for one in wanted):
+        raise InputError(f"within is {segment!r}; it must be names or ids of segments, at least one, or a mask.")
+    found = torch.zeros_like(solution.segments, dtype=torch.bool)
+    for one in wanted:
+        ids = torch.tensor(ids_of(solution, one), dtype=torch.int64, device=found.device)
+        part = torch.isin(solution.segments, ids)
+        if not bool(part.any()):
+            names = sorted(set(_names(solution).values()))
+            known = names or [str(label) for label in solution.segments.unique().tolist()]
+            raise InputError(f"No image has a segment {one!r}. There are: {', '.join(known)}.")
+        found |= part
+    return found[:, None]
 
 
 def ids_of(solution: Solution, segment: str | int) -> list[int]:

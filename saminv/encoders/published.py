@@ -7,16 +7,15 @@ is apart from it (:func:`read_published`), and executes nothing.
 from __future__ import annotations
 
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._errors import CheckpointError
+from ..checkpoints import read_values
 from ..weights.published import IGNORED, plain_state, read_state
 from ._base import AbstractEncoder, EncoderConfig
 from ._file import build_encoder
@@ -187,12 +186,7 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"The encoder file {path} does not exist.")
     if path.suffix == ".safetensors":
         return dict(read_state(path)), {}
-    try:
-        # A memory map spares reading the generator; files of the older format cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged, or holds more than plain arrays: {reason}") from error
+    content = read_values(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} is no encoder, but a {type(content).__name__}.")
     models = content.get("models")

@@ -109,6 +109,7 @@ class MappingNetwork(nn.Module):
         width: Of the layers before the last; ``w_dim`` where None.
         embed_dim: Of the label embedding; ``w_dim`` where None.
         multiplier: Runtime gain of the layers.
+        together: Normalise noise and label embedding as one vector, not apart.
     """
 
     def __init__(
@@ -121,17 +122,24 @@ class MappingNetwork(nn.Module):
         width: int | None = None,
         embed_dim: int | None = None,
         multiplier: float = 0.01,
+        together: bool = False,
     ) -> None:
         super().__init__()
         embed = (embed_dim or w_dim) if label_dim else 0
         widths = [z_dim + embed, *[width or w_dim] * (depth - 1), w_dim]
-        self.embed = EqualLinear(label_dim, embed) if embed else None
+        self.together = together
+        self.embed: nn.Module | None = None
+        if embed:
+            self.embed = nn.Linear(label_dim, embed, bias=False) if together else EqualLinear(label_dim, embed)
         self.layers = nn.ModuleList(EqualLinear(a, b, multiplier=multiplier) for a, b in itertools.pairwise(widths))
 
     def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
-        x = normalise(z)
-        if self.embed is not None:
-            x = torch.cat([x, normalise(self.embed(label))], dim=1)
+        if self.embed is None:
+            x = normalise(z)
+        elif self.together:
+            x = normalise(torch.cat([z, self.embed(label)], dim=1))
+        else:
+            x = torch.cat([normalise(z), normalise(self.embed(label))], dim=1)
         for layer in self.layers:
             x = F.leaky_relu(layer(x), SLOPE) * math.sqrt(2)
         return x

@@ -54,6 +54,8 @@ class StyleGAN2Config:
         mapping_width: Width of the hidden mapping layers; ``w_dim`` where None.
         learning_rate_multiplier: Runtime gain of the mapping layers.
         embed_dim: Width of the label embedding; ``w_dim`` where None.
+        label_with_noise: The mapping normalises noise and label embedding as one vector, as the original code does, not
+            apart, as from StyleGAN2-ADA on.
         clamp: Bound on activations, None without.
         crop: (height, width) of the picture in the middle of the canvas; the whole canvas where None.
     """
@@ -69,6 +71,7 @@ class StyleGAN2Config:
     mapping_width: int | None = None
     learning_rate_multiplier: float = 0.01
     embed_dim: int | None = None
+    label_with_noise: bool = False
     architecture: str = "skip"
     clamp: float | None = None
     image_channels: int = 3
@@ -216,6 +219,7 @@ class StyleGAN2(AbstractStyleGAN):
             width=config.mapping_width,
             embed_dim=config.embed_dim,
             multiplier=config.learning_rate_multiplier,
+            together=config.label_with_noise,
         )
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
         self.layers = nn.ModuleList(self._layer(i) for i in range(config.num_layers))

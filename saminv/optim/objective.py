@@ -42,6 +42,7 @@ PAPER_WEIGHTS = {
     "correlation": 0.0,
     "weights": 0.0,
     "locality": 0.0,
+    "domain": 0.0,
 }
 REGULARISERS = (
     "prior",
@@ -54,6 +55,7 @@ REGULARISERS = (
     "code",
     "weights",
     "locality",
+    "domain",
 )
 RESERVED = ("l2", "twin", *REGULARISERS)
 """Names of losses and regularisers that are no metrics."""

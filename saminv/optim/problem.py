@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,6 +52,8 @@ class Problem:
         noise: Noise mode of the synthesis; "const" keeps the objective deterministic.
         warm: Values to start from by space, instead of the base image.
         frozen: Spaces that stay where they start.
+        encode: What an encoder says of pictures under regions: styles `[B, L, D]`. The part "domain" of the objective
+            compares the styles with it.
 
     Raises:
         InputError: If these do not fit together.
@@ -65,6 +68,7 @@ class Problem:
     noise: str = "const"
     warm: Latents | None = None
     frozen: frozenset[str] = frozenset()
+    encode: Callable[[Tensor, Regions], Tensor] | None = None
     _prepared: Targets | None = field(default=None, repr=False)
     _start: Latents | None = field(default=None, repr=False)
     _touched: Tensor | None = field(default=None, repr=False)
@@ -239,7 +243,7 @@ class Problem:
     def _look(self, y: Latents, dtype: torch.dtype | None = None) -> Evaluation:
         image = self.render(y, dtype)
         parts = self.objective.reconstruction(image, self.prepared, dtype) | self.penalties(y)
-        parts |= self._twin(y, dtype) | self._locality(y, dtype)
+        parts |= self._twin(y, dtype) | self._locality(y, dtype) | self._domain(y, image)
         return Evaluation(self.objective.total(parts), parts, None, image)
 
     def _twin(self, y: Latents, dtype: torch.dtype | None) -> dict[str, Tensor]:
@@ -289,6 +293,15 @@ class Problem:
             moved = self.objective.total(self.objective.reconstruction(image, targets, dtype))
             parts["locality"] = parts["locality"] + moved if "locality" in parts else moved
         return parts
+
+    def _domain(self, y: Latents, image: Tensor) -> dict[str, Tensor]:
+        """How far the styles are from what the encoder says of their picture."""
+        if self.encode is None or not self.objective.weights.get("domain"):
+            return {}
+        assert self._start is not None
+        base = style_base(self.spaces)
+        styles = base.styles(self.generator, y.get(base.name, self._start[base.name]))
+        return {"domain": (styles - self.encode(image, self.regions)).square().mean(dim=(1, 2))}
 
     def evaluate(self, y: Latents, precision: Precision = FULL) -> Evaluation:
         """Loss, parts, image and the gradient of every latent tensor that is neither idle nor frozen.
