@@ -79,19 +79,19 @@ def title(method: str) -> str:
 
 
 def inverted(method: str, batch: int, options: Options) -> Solution:
-    """A batch of scenes inverted by a method, with the wall time of a picture as ``stats["seconds"]``."""
+    """A batch of scenes inverted by a method, with the processor time of a picture as ``stats["seconds"]``."""
     images = torch.cat([scene.batch.images for scene in scenes_of_batch(batch, TOGETHER, options.scenes)])
     settings: Record = {"generator": "demo", "steps": options.steps}
     if method in ENCODED and ENCODER in ENCODERS:
         settings["encoder"] = ENCODER
 
     def make() -> Solution:
-        began = time.perf_counter()
+        began = time.process_time()
         if method == UNSTOPPED:
             solution = pivotal_tuning(images, options.steps)
         else:
             solution = saminv.invert(images, preset=method, **settings)
-        seconds = torch.full((len(images),), (time.perf_counter() - began) / len(images), dtype=torch.float64)
+        seconds = torch.full((len(images),), (time.process_time() - began) / len(images), dtype=torch.float64)
         return replace(solution, stats={**solution.stats, "seconds": seconds})
 
     return kept(["methods", method, batch, len(images), settings], make, options)
@@ -170,7 +170,7 @@ def quality_table(found: dict[str, Record]) -> str:
         if method in found or not can_run(method):
             name = found[method]["title"] if method in found else title(method)
             rows.append([name, *cells, *edits, mean(scenes, "seconds"), mean(scenes, "steps")])
-    headers = ["Method", "PSNR (dB)", "SSIM", "demo perceptual", "edit effect", "drift outside", "s per picture"]
+    headers = ["Method", "PSNR (dB)", "SSIM", "demo perceptual", "edit effect", "drift outside", "processor s per picture"]
     return markdown([*headers, "steps of the last stage"], rows, digits=3)
 
 
