@@ -11,7 +11,7 @@ import torch
 
 from ._errors import InputError
 from .checkpoints import load_checkpoint_generator
-from .demo.encoders import KINDS, NAMES, load_demo_encoder
+from .demo.encoders import NAMES, bundled_kinds, load_demo_encoder
 from .demo.generator import load_demo_generator
 from .encoders import ENCODERS
 from .generators import GENERATORS, AbstractGenerator, with_crop
@@ -77,7 +77,7 @@ if "demo" not in GENERATORS:
     GENERATORS.add("demo", load_demo_generator)
     for _name in NETWORKS:
         GENERATORS.add(_name, functools.partial(_open_network, _name))
-    for _name in KINDS:
+    for _name in bundled_kinds():
         ENCODERS.add(f"{NAMES}{_name}", functools.partial(load_demo_encoder, _name))
 
 

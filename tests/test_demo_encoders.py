@@ -10,12 +10,17 @@ import torch
 from toys import toy_stylegan2
 
 import saminv
-from saminv._errors import InputError
+from saminv._errors import CheckpointError, InputError
+from saminv.bench.methods import find_methods
 from saminv.cli import main
-from saminv.demo.encoders import CARD_FIGURE, FILES, KINDS, bundled_encoders, load_demo_encoder
+from saminv.demo.encoders import CARD_FIGURE, FILES, NAMES, bundled_encoders, bundled_kinds, load_demo_encoder
+from saminv.encoders import ENCODERS
 from saminv.segment.predicted import find_network
 from saminv.weights import cards
 
+KINDS = bundled_kinds()
+NAMED = [f"{NAMES}{kind}" for kind in KINDS]
+bundled = pytest.mark.skipif(not KINDS, reason="no encoder is bundled: saminv/weights/cards.toml has no card of one")
 SPACES = {"padinv": ["W+", "P"], "feature-style": ["W+", "FS5"], "sam": ["W+", "F4", "F6", "F8"]}
 
 
@@ -32,6 +37,7 @@ def inverted(scenes, spaces, **settings):
         return saminv.invert(scenes, spaces, device="cpu", **settings)
 
 
+@bundled
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_encoder_alone_is_far_better_than_the_mean(kind, scenes):
     found = inverted(scenes, SPACES[kind], encoder=f"demo-{kind}", steps=0)
@@ -40,6 +46,7 @@ def test_an_encoder_alone_is_far_better_than_the_mean(kind, scenes):
     assert float(found.stats["psnr"][0]) > 20
 
 
+@bundled
 @pytest.mark.parametrize("kind", KINDS)
 def test_its_card_and_its_file_say_whose_it_is(kind):
     generator, encoder = saminv.load_generator("demo"), load_demo_encoder(kind)
@@ -50,11 +57,29 @@ def test_its_card_and_its_file_say_whose_it_is(kind):
     assert not encoder.training and not any(weight.requires_grad for weight in encoder.parameters())
 
 
-def test_each_generator_knows_its_own_encoders(capsys):
-    assert bundled_encoders(saminv.load_generator("demo")) == [f"demo-{kind}" for kind in KINDS]
+def test_what_is_named_is_what_there_is(capsys):
+    """Names, cards and ``saminv info`` agree, however many encoders are bundled."""
+    assert set(KINDS) <= set(SPACES) and {name for name in ENCODERS if name.startswith(NAMES)} == set(NAMED)
+    assert bundled_encoders(saminv.load_generator("demo")) == NAMED
     assert bundled_encoders(toy_stylegan2()) == []
     assert main(["info", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["encoders"] == [f"demo-{kind}" for kind in KINDS]
+    assert json.loads(capsys.readouterr().out)["encoders"] == (NAMED or ["none"])
+
+
+def test_a_damaged_list_of_cards_stops_no_import(monkeypatch):
+    def fail():
+        raise CheckpointError("damaged")
+
+    monkeypatch.setattr("saminv.demo.encoders.cards", fail)
+    assert bundled_kinds() == ()
+
+
+@bundled
+def test_a_comparison_takes_the_encoder_of_its_generator():
+    [method] = find_methods(["encoder"], [5], "auto", saminv.load_generator("demo"))
+    assert method.arguments["encoder"] == NAMED[0] and method.steps == 0
+    with pytest.raises(InputError, match="no encoder of this generator is known"):
+        find_methods(["encoder"], [5], "auto", toy_stylegan2())
 
 
 def test_networks_of_other_kinds_are_told_apart():
@@ -62,6 +87,7 @@ def test_networks_of_other_kinds_are_told_apart():
     assert find_network(saminv.load_generator("demo")).name == "demo-invertibility.safetensors"
 
 
+@bundled
 def test_an_encoder_of_another_generator_is_refused(scenes):
     with pytest.raises(InputError, match=r"numbers.*this generator has"):
-        saminv.invert(scenes[..., :32, :32], ["W+"], generator=toy_stylegan2(), encoder="demo-padinv", metric="mse")
+        saminv.invert(scenes[..., :32, :32], ["W+"], generator=toy_stylegan2(), encoder=NAMED[0], metric="mse")

@@ -11,6 +11,7 @@ from typing import Any
 from .._arguments import STARTS
 from .._errors import InputError
 from .._presets import PRESETS
+from ..demo.encoders import NAMES, bundled_encoders, bundled_kinds
 from ..encoders import ENCODERS, AbstractEncoder, encoder_for
 from ..generators import AbstractGenerator
 
@@ -98,10 +99,14 @@ def _is_open(arguments: dict[str, Any]) -> bool:
 
 
 def _own_encoder(given: Any, generator: AbstractGenerator) -> Any:
-    """The encoder that was given, or the first registered one that is for the generator."""
+    """The encoder that was given, the generator's first bundled one, or the first registered one that fits it."""
     if not (isinstance(given, str) and given in STARTS):
         return given
-    for name in ENCODERS:
+    bundled = bundled_encoders(generator)
+    if bundled:
+        return bundled[0]
+    others = {f"{NAMES}{kind}" for kind in bundled_kinds()}
+    for name in (name for name in ENCODERS if name not in others):
         try:
             encoder_for(name, generator)
         except InputError:
