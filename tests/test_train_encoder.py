@@ -494,7 +494,7 @@ def test_scenes_by_number_are_the_same_alone_and_together():
     assert torch.equal(together[:1], saminv.demo.sample_scenes(1, 1_000_003).images)
 
 
-@pytest.mark.parametrize("name", train_encoders.TRAININGS)
+@pytest.mark.parametrize("name", [*train_encoders.SHIPPED, train_encoders.PLAIN])
 def test_the_demos_networks_are_small(name):
     generator = saminv.load_generator("demo")
     demo = train_encoders.TRAININGS[name]
@@ -504,6 +504,49 @@ def test_the_demos_networks_are_small(name):
     assert numbers <= train_encoders.LARGEST
     spaces = {"padinv": {"W+", "P"}, "plain": {"W+"}, "feature-style": {"W+", "FS5"}, "sam": {"W+", "F4", "F6", "F8"}}
     assert encoder.provides == spaces[name]
+
+
+def test_ablations_change_what_they_are_called_by():
+    generator = saminv.load_generator("demo")
+    trainings = {name: demo.training(generator) for name, demo in train_encoders.TRAININGS.items()}
+    provided = {
+        name: saminv.encoders.make_encoder(training.architecture, generator, **training.network).provides
+        for name, training in trainings.items()
+        if name in train_encoders.ABLATIONS
+    }
+    paddings = {f"padinv-p{last}": f"P[{numbers}]" for last, numbers in ((0, "0"), (3, "0,1,3"), (9, "0,1,3,5,7,9"))}
+    assert all(provided[name] == {"W+", space} for name, space in paddings.items())
+    assert provided["feature-style-b"] == {"W+"} and provided["feature-style-d"] == {"W+", "FS5"}
+    whole, free = trainings["padinv"].weights, trainings["padinv-free"].weights
+    assert whole["mean"] == 0.003 and whole["prior"] > 0 and not free["mean"] and not free["prior"]
+    usual = trainings["feature-style-d"]
+    differences = {
+        name: {key for key, value in training.claimed.items() if value != usual.claimed[key]}
+        for name, training in trainings.items()
+        if name.startswith("feature-style-")
+    }
+    assert differences == {
+        "feature-style-a": {"scales", "weights"},
+        "feature-style-b": {"network", "compared", "weights"},
+        "feature-style-c": {"batch", "samples", "regression", "weights"},
+        "feature-style-d": set(),
+    }
+
+
+def test_a_training_of_another_length_keeps_its_proportions():
+    training = train_encoders.TRAININGS["feature-style"].training(saminv.load_generator("demo"), 30)
+    assert (training.steps, training.regression) == (30, 15)
+
+
+def test_without_its_feature_branch_the_encoder_gives_styles_alone(generator, pictures):
+    whole = tiny("feature-style", generator)
+    alone = saminv.encoders.make_encoder(
+        "feature-style", generator, feature_branch=False, **SETTINGS["feature-style"]
+    ).freeze()
+    missing = alone.load_state_dict(whole.state_dict(), strict=False)
+    assert {name.split(".")[0] for name in missing.unexpected_keys} == {"content_layer"} and not missing.missing_keys
+    found = alone.encode(pictures, generator)
+    assert found.keys() == {"W+"} and torch.equal(found["W+"]["w"], whole.encode(pictures, generator)["W+"]["w"])
 
 
 def test_an_encoder_is_exported_with_its_card(tmp_path):

@@ -2,7 +2,11 @@
 
 Run ``python -m saminv.demo.train_encoders padinv --folder runs/encoder-padinv``; run it again after an interruption and
 it continues. The names are those of :data:`TRAININGS`. At the end it saves the encoder, and its card, among the
-package's weights; "plain", PadInv's network without padding, is only there to be compared with and stays in its folder.
+package's weights. Those of :data:`ABLATIONS`, and "plain", PadInv's network without padding, are only there to be
+compared with and stay in their folder: table 2 of the PadInv paper, and table 4 of the Feature-Style paper.
+
+Reference:
+    Bai et al., 2022, arXiv 2203.11105, table 2; Yao et al., 2022, arXiv 2202.02183, table 4.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from torch import Tensor
 from .. import weights
 from .._errors import InputError
 from ..encoders import AbstractEncoder, save_encoder
+from ..encoders.padinv import LEVELS, MAP_SIDE, PADDINGS
 from ..generators import AbstractGenerator
 from ..metrics import get_metric
 from ..optim.objective import PAPER_WEIGHTS
@@ -38,6 +43,8 @@ SIDE = 128
 LARGEST = 4_000_000
 """Largest size of a bundled file in bytes."""
 COMMAND = "python -m saminv.demo.train_encoders"
+PRECISION = "bf16"
+"""Of an encoder while it is trained."""
 PLAIN = "plain"
 JUDGED = 200
 """Scenes of the figures on a card."""
@@ -105,22 +112,25 @@ class Demo:
         preset: In :data:`saminv.train.ENCODER_PRESETS`.
         scenes: Number of scenes to train on.
         changes: Fields of the training.
+        shipped: Whether the package carries the encoder.
     """
 
     preset: str
     scenes: int
     changes: dict[str, Any]
+    shipped: bool = True
 
-    def training(self, generator: AbstractGenerator) -> EncoderTraining:
-        """The same for a generator."""
+    def training(self, generator: AbstractGenerator, steps: int | None = None) -> EncoderTraining:
+        """The same for a generator; of another length where there are ``steps``, in the same proportions."""
         changes = {**COMMON, **self.changes}
+        if steps is not None:
+            changes |= {"steps": steps, "regression": round(changes["regression"] * steps / changes["steps"])}
         changes["weights"] = {**WEIGHTS, "adversarial": 0.0, **changes.get("weights", {})}
         return encoder_training_for(self.preset, generator, "small", **changes)
 
 
-TRAININGS: dict[str, Demo] = {
+SHIPPED: dict[str, Demo] = {
     "padinv": Demo("padinv", 100_000, {}),
-    PLAIN: Demo("padinv", 100_000, {"network": {"paddings": ()}}),
     "feature-style": Demo(
         "feature-style",
         100_000,
@@ -137,23 +147,61 @@ TRAININGS: dict[str, Demo] = {
 """The demo's encoders by name. Differences from the published presets are what few steps on flat scenes ask for."""
 
 
+def _padded(paddings: tuple[int, ...]) -> Demo:
+    """PadInv's network with other paddings, which are read off the same map."""
+    network = {"paddings": paddings, "map_side": MAP_SIDE, "level": LEVELS - 1}
+    return Demo("padinv", 100_000, {"network": network}, shipped=False)
+
+
+def _unheld(*names: str) -> Demo:
+    """PadInv's without the losses that hold its codes near those of samples."""
+    return Demo("padinv", 100_000, {"weights": dict.fromkeys(names, 0.0)}, shipped=False)
+
+
+def _half_samples(weights: dict[str, float] | None = None, **changes: Any) -> Demo:
+    """Feature-Style's by the paper's rules: three scales, and samples, of which alone the squared error counts."""
+    usual = {"batch": 4, "samples": 4, "scales": 3, "weights": {"perceptual": 1 / 3, **(weights or {})}}
+    return Demo("feature-style", 100_000, {**usual, **changes}, shipped=False)
+
+
+ABLATIONS: dict[str, Demo] = {
+    **{f"padinv-p{last}": _padded(tuple(k for k in PADDINGS if k <= last)) for last in PADDINGS[:-1]},
+    "padinv-p9": Demo("padinv", 100_000, {"network": {"paddings": (*PADDINGS, 9)}}, shipped=False),
+    "padinv-no-mean": _unheld("mean"),
+    "padinv-free": _unheld("mean", "prior", "deviation"),
+    "feature-style-a": _half_samples({"perceptual": 1.0}, scales=1),
+    "feature-style-b": _half_samples({"code": 0.0}, network={"feature_branch": False}, compared=("styles",)),
+    "feature-style-c": _half_samples(batch=8, samples=0, regression=0),
+    "feature-style-d": _half_samples(),
+}
+"""What is only compared. Letters are the paper's: one scale, whose weight is that of three; no feature code; no
+samples, not in the first phase either; and none of these."""
+TRAININGS: dict[str, Demo] = {
+    **SHIPPED,
+    PLAIN: Demo("padinv", 100_000, {"network": {"paddings": ()}}, shipped=False),
+    **ABLATIONS,
+}
+
+
 def regions_for(name: str, generator: AbstractGenerator) -> PredictedRegions | None:
     """Regions of scenes, for encoders that take them."""
     return PredictedRegions(generator, DemoSegmenter()) if TRAININGS[name].preset == "sam" else None
 
 
-def train(name: str, folder: Path, until: int | None = None, precision: str = "auto") -> AbstractEncoder:
-    """Run (or resume) a training up to a step (all where None); returns the best encoder."""
+def train(
+    name: str, folder: Path, until: int | None = None, precision: str = "auto", steps: int | None = None
+) -> AbstractEncoder:
+    """Run (or resume) a training up to a step (all where None); returns the best encoder. ``steps`` is its length."""
     generator, demo = load_demo_generator(), TRAININGS[name]
     return train_encoder(
         SceneSource(demo.scenes),
         folder,
         generator,
-        demo.training(generator),
+        demo.training(generator, steps),
         regions=regions_for(name, generator),
         precision=precision,
         until=until,
-        command=f"{COMMAND} {name}",
+        command=f"{COMMAND} {name}" + ("" if steps is None else f", {steps} steps"),
     )
 
 
@@ -206,17 +254,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=list(TRAININGS), help="which encoder")
     parser.add_argument("--folder", type=Path, help="checkpoints and logs (runs/encoder-<name>)")
-    parser.add_argument("--precision", default="bf16", help="of the encoder while it is trained (bf16)")
+    parser.add_argument("--precision", default=PRECISION, help=f"of the encoder while it is trained ({PRECISION})")
     parser.add_argument("--until", type=int, help="step at which to stop for now")
     options = parser.parse_args(arguments)
     folder = options.folder or Path("runs") / f"encoder-{options.name}"
     encoder = train(options.name, folder, options.until, options.precision)
     if options.until is not None:
         return
-    if options.name == PLAIN:
-        print(figures_of(PLAIN, encoder, replace(SceneSource(JUDGED), first_seed=_FIRST_JUDGED)))
-    else:
+    if TRAININGS[options.name].shipped:
         print(export(options.name, encoder).figures)
+    else:
+        print(figures_of(options.name, encoder, replace(SceneSource(JUDGED), first_seed=_FIRST_JUDGED)))
 
 
 if __name__ == "__main__":

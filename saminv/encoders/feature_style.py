@@ -42,6 +42,7 @@ class FeatureStyleConfig(EncoderConfig):
         channels: Of the feature code.
         stride: By which the feature branch makes the third stage's output smaller.
         size: Height and width of the feature code, if they are not what comes out at this stride.
+        feature_branch: Whether it gives a feature code; without it W+ alone (B of table 4).
         widths, blocks: Of the trunk's stages.
     """
 
@@ -49,6 +50,7 @@ class FeatureStyleConfig(EncoderConfig):
     channels: int = 512
     stride: int = 2
     size: tuple[int, int] | None = None
+    feature_branch: bool = True
     widths: tuple[int, ...] = ARCFACE_WIDTHS
     blocks: tuple[int, ...] = ARCFACE_BLOCKS
 
@@ -79,7 +81,7 @@ class FeatureStyleEncoder(AbstractEncoder):
 
     def __init__(self, config: FeatureStyleConfig) -> None:
         super().__init__(config)
-        self.provides = frozenset({"W+", f"FS{config.layer}"})
+        self.provides = frozenset({"W+", f"FS{config.layer}"} if config.feature_branch else {"W+"})
         widths = config.widths
         self.conv = nn.Sequential(
             nn.Conv2d(3, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.PReLU(widths[0])
@@ -88,15 +90,8 @@ class FeatureStyleEncoder(AbstractEncoder):
         for number, ((before, width), count) in enumerate(pairs, start=1):
             blocks = [ArcFaceBlock(before if k == 0 else width, width, 2 if k == 0 else 1) for k in range(count)]
             self.add_module(f"block_{number}", nn.Sequential(*blocks))
-        channels = config.channels
-        self.content_layer = nn.Sequential(
-            nn.BatchNorm2d(widths[2]),
-            nn.Conv2d(widths[2], channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.PReLU(channels),
-            nn.Conv2d(channels, channels, 3, config.stride, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
+        if config.feature_branch:
+            self.content_layer = _feature_branch(widths[2], config.channels, config.stride)
         pooled = sum(widths) * POOLED**2
         self.styles = nn.ModuleList(nn.Linear(pooled, config.style_dim) for _ in range(config.num_styles))
 
@@ -116,6 +111,8 @@ class FeatureStyleEncoder(AbstractEncoder):
     @torch.no_grad()
     def fit_to(self, generator: AbstractGenerator) -> None:
         """Let a training start with feature codes of the mean and the deviation that the feature has in samples."""
+        if not self.config.feature_branch:
+            return
         site = f"F{self.config.layer - 1}"
         found = generator.synthesis(generator._typical_styles(SAMPLES), until=site)
         assert isinstance(found, dict)
@@ -123,15 +120,17 @@ class FeatureStyleEncoder(AbstractEncoder):
         last.weight.copy_(generator.feature_deviation(site))
         last.bias.copy_(found[site].mean(dim=(0, 2, 3)))
 
-    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes `[B, L, D]`, to be added to the mean styles, and the feature code `[B, C, h, w]`."""
+    def forward(self, seen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Codes `[B, L, D]`, to be added to the mean styles, and the feature code `[B, C, h, w]`, if it gives one."""
         stages = [self.conv(seen)]
         for number in range(1, 5):
             stages.append(self.get_submodule(f"block_{number}")(stages[-1]))
         pooled = [F.adaptive_avg_pool2d(stage, POOLED) for stage in stages[1:]]
         flat = torch.cat(pooled, dim=1).flatten(1)
-        feature = resized(self.content_layer(stages[3]), self.config.feature_size)
-        return torch.stack([style(flat) for style in self.styles], dim=1), feature
+        codes = torch.stack([style(flat) for style in self.styles], dim=1)
+        if not self.config.feature_branch:
+            return codes, None
+        return codes, resized(self.content_layer(stages[3]), self.config.feature_size)
 
     def see(self, image: Tensor) -> Tensor:
         # As published, by halvings: each is a mean over 2 x 2 pixels.
@@ -143,6 +142,8 @@ class FeatureStyleEncoder(AbstractEncoder):
 
     def _check_sites(self, generator: AbstractGenerator) -> None:
         site, config = f"F{self.config.layer - 1}", self.config
+        if not config.feature_branch:
+            return
         mine = (config.channels, *config.feature_size)
         others = generator.sites[site].shape if site in generator.sites else None
         if mine != others:
@@ -154,4 +155,16 @@ class FeatureStyleEncoder(AbstractEncoder):
 
     def _encode(self, image: Tensor, generator: AbstractGenerator, regions: Regions | None) -> Latents:
         codes, feature = self(self.see(image))
-        return {"W+": {"w": codes + self.mean_styles(generator)}, f"FS{self.config.layer}": {"feature": feature}}
+        found: Latents = {"W+": {"w": codes + self.mean_styles(generator)}}
+        return found if feature is None else {**found, f"FS{self.config.layer}": {"feature": feature}}
+
+
+def _feature_branch(inputs: int, channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.BatchNorm2d(inputs),
+        nn.Conv2d(inputs, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.PReLU(channels),
+        nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
