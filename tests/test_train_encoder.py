@@ -189,6 +189,19 @@ def test_padinv_losses_are_their_formulas(generator, pictures, norms):
     close(losses.total(parts), expected)
 
 
+@pytest.mark.parametrize("counted", [("prior", "deviation"), ("prior", "padding")])
+def test_paddings_are_held_to_the_generators_own(generator, pictures, counted):
+    encoder = tiny("padinv", generator)
+    parts, _, latents, _ = parts_of(generator, encoder, Batch(pictures), weights=dict.fromkeys(counted, 1.0))
+    assert set(counted) <= set(parts) and ("padding" in parts) == ("padding" in counted)
+    styles, paddings = resolve_spaces(["W+", "P"], generator)
+    close(parts["prior"], styles.penalty(generator, latents["W+"], {})["prior"].mean())
+    if "padding" in counted:
+        own = paddings.init(generator, latents["W+"]["w"])
+        close(parts["padding"], paddings.penalty(generator, latents["P"], own)["padding"].mean())
+        assert float(parts["padding"]) > 0
+
+
 def test_feature_style_losses_are_their_formulas(generator, pictures):
     encoder = tiny("feature-style", generator)
     styles, made = draw_samples(generator, 2)

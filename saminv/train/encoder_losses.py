@@ -151,8 +151,10 @@ class Inverter:
         return found
 
     def _start(self, space: AbstractSpace, latents: Latents) -> dict[str, Tensor]:
-        styles = latents[self.spaces[0].name]["w"].detach()
-        return space.init(self.generator, styles) if self.training.counts("padding") else {}
+        """Where the values of a space begin; of the spaces that encoders give, only paddings are held to it."""
+        if all(self.generator.site(name).kind != "padding" for name in space.sites(self.generator)):
+            return {}
+        return space.init(self.generator, latents[self.spaces[0].name]["w"].detach())
 
 
 class EncoderLosses(nn.Module):
