@@ -67,7 +67,7 @@ class Options:
 
     Attributes:
         scenes: Number of scenes; every other one, the first included, has strangers.
-        steps: Of each inversion.
+        steps: Of each inversion, or of each training.
         workers: Processes of one thread each.
         out: The JSON file.
         docs: Folder of the documentation whose marked blocks are replaced; None leaves it alone.
@@ -91,12 +91,14 @@ def parse(
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=_positive, default=scenes, help=f"number of scenes (default {scenes})")
-    parser.add_argument("--steps", type=_positive, default=steps, help=f"steps of each inversion (default {steps})")
+    parser.add_argument(
+        "--steps", type=_positive, default=steps, help=f"steps of each inversion or training (default {steps})"
+    )
     parser.add_argument(
         "--workers",
         type=_positive,
         default=2,
-        help="processes, or threads of speed.py and train_generator.py (default 2)",
+        help="processes, or threads of speed.py and of trainings (default 2)",
     )
     parser.add_argument("--out", type=Path, default=FOLDER / "results" / f"{name}.json", help="the JSON file")
     docs = FOLDER.parent / "docs"

@@ -7,6 +7,8 @@ the encoders alone, without a step: reconstruction, and edits of scenes with str
 is not shipped; its row is left out unless it was trained:
 
     python -m saminv.demo.train_encoders plain --folder runs/encoder-plain
+
+So are rows of encoders that do not come with the package.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from common import table as markdown
 from measures import EDITED, EditTrial, reconstruction
 
 import saminv
+from saminv.encoders import ENCODERS
 
 TOGETHER = 8
 """Scenes that are inverted in one batch."""
@@ -49,7 +52,7 @@ def task(chunk: Scene, options: Options) -> Record:
     images = torch.cat([scene.batch.images for scene in scenes])
     scale = options.steps / COLD
     rows: list[Record] = [{"starts": {}, "alone": {}} for _ in scenes]
-    for name, (spaces, encoder) in WARM.items():
+    for name, (spaces, encoder) in shipped(WARM).items():
         for start, budgets in (("mean", (COLD,)), (encoder, BUDGETS)):
             for budget in budgets:
                 settings = settings_of(spaces)
@@ -74,7 +77,13 @@ def settings_of(spaces: Sequence[str]) -> Record:
 
 def alone_of(plain: Path) -> dict[str, tuple[list[str], str]]:
     """Spaces and encoder of each row of the second table."""
-    return {PLAIN: (["W+"], str(plain)), **ALONE} if plain.is_file() else ALONE
+    known = shipped(ALONE)
+    return {PLAIN: (["W+"], str(plain)), **known} if plain.is_file() else known
+
+
+def shipped(rows: dict[str, tuple[list[str], str]]) -> dict[str, tuple[list[str], str]]:
+    """Those whose encoder comes with the package."""
+    return {name: row for name, row in rows.items() if row[1] in ENCODERS}
 
 
 def gains(records: Sequence[Record], name: str, budget: int) -> list[float]:
@@ -86,7 +95,7 @@ def gains(records: Sequence[Record], name: str, budget: int) -> list[float]:
 def start_table(records: Sequence[Record]) -> str:
     """Medians by start and budget."""
     rows: list[list[object]] = []
-    for name, (_, encoder) in WARM.items():
+    for name, (_, encoder) in shipped(WARM).items():
         for start, budget in (("mean", COLD), *itertools.product([encoder], BUDGETS)):
             psnr = [median(records, group, "starts", name, start, str(budget)) for group in GROUPS]
             found = [] if start == "mean" else gains(records, name, budget)
@@ -123,7 +132,7 @@ def difference(records: Sequence[Record], group: str, one: str, other: str, key:
 def figures(records: Sequence[Record]) -> list[Record]:
     """The figures that are held against bars."""
     found = []
-    for name, (_, encoder) in WARM.items():
+    for name, (_, encoder) in shipped(WARM).items():
         label = f"steps from {encoder} to the PSNR of {COLD} from the mean w, {name}"
         found.append(figure(label, enough(records, name), at_most=60))
         final = statistics.median(gains(records, name, COLD))
@@ -139,6 +148,8 @@ def figures(records: Sequence[Record]) -> list[Record]:
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
     options = parse("encoders", __doc__, argv)
+    if not shipped(ALONE):
+        raise SystemExit("No encoder comes with this version of the package, so there is nothing to measure.")
     pairs = -(-options.scenes // (2 * TOGETHER))
     chunks = [k for k in range(2 * pairs) if range(2 * TOGETHER * (k // 2) + k % 2, options.scenes, 2)]
     records = [scene for chunk in run("encoders", task, chunks, options) for scene in chunk["scenes"]]

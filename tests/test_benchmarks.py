@@ -311,6 +311,40 @@ def test_train_generator(tmp_path: Path, cache: Path, single_thread) -> None:
     assert (tmp_path / "pictures/train_generator_samples.png").exists()
 
 
+def test_encoders(tmp_path: Path, cache: Path, single_thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("encoders")
+    monkeypatch.setattr(module, "PLAIN_FILE", tmp_path / "none")
+    if not module.shipped(module.ALONE):
+        with pytest.raises(SystemExit, match="No encoder comes with this version"):
+            run_benchmark("encoders", cache, tmp_path)
+        pytest.skip("no encoder is bundled: saminv/weights/cards.toml has no card of one")
+    [scene] = run_benchmark("encoders", cache, tmp_path)["scenes"]
+    assert scene["strangers"]["alone"].keys() == module.shipped(module.ALONE).keys()
+    assert scene["strangers"]["starts"].keys() == module.shipped(module.WARM).keys()
+
+
+@pytest.mark.slow
+def test_encoder_ablations(tmp_path: Path, single_thread, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("encoder_ablations")
+    for name in ("PADINV", "STYLE"):
+        titles = getattr(module, name)
+        wanted = ("plain", "padinv-p0", "feature-style-b")
+        monkeypatch.setattr(module, name, {key: title for key, title in titles.items() if key in wanted})
+    changes = {"batch": 2, "validation": 2}
+    monkeypatch.setattr(module.train_encoders, "COMMON", module.train_encoders.COMMON | changes)
+    cache = tmp_path / "cache"
+    content = run_benchmark("encoder_ablations", cache, tmp_path)
+    assert [record["training"] for record in content["scenes"]] == ["plain", "padinv-p0", "feature-style-b"]
+    assert all(record["rows"][0]["strangers"]["psnr"] > 0 for record in content["scenes"])
+    gain = content["figures"][0]["value"]
+    plain, padded = (record["rows"][0]["strangers"]["psnr"] for record in content["scenes"][:2])
+    assert gain == pytest.approx(padded - plain)
+    # Trainings that have ended are kept, and so is what was measured.
+    monkeypatch.setattr("saminv.train.loop.Trainer.descend", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(module.saminv, "invert", lambda *_, **__: pytest.fail("measured again"))
+    assert run_benchmark("encoder_ablations", cache, tmp_path)["scenes"] == content["scenes"]
+
+
 @pytest.mark.slow
 def test_folder_runs(tmp_path: Path) -> None:
     folder_runs = importlib.import_module("folder_runs")

@@ -39,7 +39,5 @@ def bundled_encoders(generator: AbstractGenerator) -> list[str]:
     """Names of the bundled encoders that were trained for a generator."""
     known, kinds = cards(), bundled_kinds()
     return [
-        f"{NAMES}{kind}"
-        for kind in kinds
-        if known[f"{FILES}{kind}"].figures.get(CARD_FIGURE) == generator.fingerprint
+        f"{NAMES}{kind}" for kind in kinds if known[f"{FILES}{kind}"].figures.get(CARD_FIGURE) == generator.fingerprint
     ]
