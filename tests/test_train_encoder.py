@@ -24,6 +24,7 @@ from saminv.demo.segmenter import DemoSegmenter
 from saminv.encoders import load_encoder
 from saminv.images import area_resize, save
 from saminv.metrics import get_metric
+from saminv.metrics.identity import FaceResNet
 from saminv.regions import Regions
 from saminv.spaces import SpaceOptions, resolve_spaces
 from saminv.train import Discriminator, PredictedRegions, TrainerConfig, encoder_training_for, train_encoder
@@ -618,6 +619,43 @@ def test_the_command_trains_and_its_encoder_starts_inversions(photos, file, tmp_
     assert by_command(photos, file, tmp_path / "out", "--weight", "l2=2", "--weight", "adversarial=0") == 0
     assert by_command(photos, file, tmp_path / "out", "--preset", "psp") == 2
     assert 'preset was "padinv", now "psp"' in capsys.readouterr().err
+
+
+def face_network():
+    """A tiny network with the array names of ArcFace's."""
+    return FaceResNet([(16, 16, 2), (16, 32, 2), (32, 64, 2)], squeeze=True, affine=True).state_dict()
+
+
+def parsing_network():
+    """The face parser's own, which has one size only."""
+    resnet18 = pytest.importorskip("torchvision.models", reason="the face parser is torchvision's ResNet-18").resnet18
+    return {f"cp.resnet.{name}": x for name, x in resnet18(weights=None).state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("loss", "network"),
+    [("identity", face_network), pytest.param("parsing", parsing_network, marks=pytest.mark.slow)],
+)
+def test_networks_for_faces_come_from_their_files(photos, file, tmp_path, loss, network):
+    torch.manual_seed(3)
+    torch.save(network(), tmp_path / "faces.pth")
+    more = [f"--{loss}", str(tmp_path / "faces.pth"), "--weight", f"{loss}=0.2"]
+    assert by_command(photos, file, tmp_path / "out", *more) == 0
+    weights = json.loads((tmp_path / "out/run.json").read_text())["training"]["weights"]
+    # Pictures are faces then, for which there is no discriminator.
+    assert weights[loss] == 0.2 and "adversarial" not in weights
+    [row] = read_rows(tmp_path / "out/log.jsonl")
+    assert row[loss] > 0 and "critic" not in row
+    [judged] = read_rows(tmp_path / "out/validation.jsonl")
+    expected = sum(weights[name] * judged[name] for name in ("l2", "perceptual", loss))
+    assert judged["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_network_without_a_loss_is_refused(photos, file, tmp_path, capsys):
+    torch.save(face_network(), tmp_path / "faces.pth")
+    assert by_command(photos, file, tmp_path / "out", "--identity", str(tmp_path / "faces.pth"), "--preset", "sam") == 2
+    told = capsys.readouterr().err
+    assert "'identity', which has no weight in --preset sam" in told and "--weight identity=0.1" in told
 
 
 def test_broken_and_oblong_pictures_are_told_of_and_cut(photos, file, tmp_path, capsys):

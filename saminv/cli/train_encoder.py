@@ -101,7 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
         scale = "small" if device.type == "cpu" else "full"
     # A wrong option is told before thousands of pictures are decoded.
     training = _training(arguments, generator, scale)
-    faces, regions = _faces(arguments), _regions(arguments, generator, training)
+    faces, regions = _faces(arguments, training), _regions(arguments, generator, training)
     height, width = generator.image_size
     if height != width:
         raise InputError(
@@ -164,8 +164,12 @@ def _weight(text: str) -> tuple[str, float]:
         raise InputError(f"--weight takes NAME=VALUE, such as l2=1; got {text!r}.") from error
 
 
-def _faces(arguments: argparse.Namespace) -> dict[str, AbstractMetric]:
-    """Metrics that know faces, from their files."""
+def _faces(arguments: argparse.Namespace, training: EncoderTraining) -> dict[str, AbstractMetric]:
+    """Metrics that know faces, from their files.
+
+    Raises:
+        InputError: If the training has no loss that one is for.
+    """
     found: dict[str, AbstractMetric] = {}
     if arguments.identity is not None:
         # The Feature-Style paper compares five layers of the network, the others its embedding.
@@ -174,6 +178,12 @@ def _faces(arguments: argparse.Namespace) -> dict[str, AbstractMetric]:
         found["identity"] = MultiLayerIdentity(file) if layers else get_metric("identity", weights=file, crop="ffhq")
     if arguments.parsing is not None:
         found["parsing"] = MultiLayerParsing(arguments.parsing)
+    idle = [name for name in found if not training.counts(name)]
+    if idle:
+        raise InputError(
+            f"--{idle[0]} names a network for the loss {idle[0]!r}, which has no weight in --preset {training.preset}. "
+            f"Give it one, such as --weight {idle[0]}=0.1, or leave the file out."
+        )
     return found
 
 
