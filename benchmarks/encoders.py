@@ -30,7 +30,11 @@ TOGETHER = 8
 """Scenes that are inverted in one batch."""
 COLD = 300
 BUDGETS = (30, 60, COLD)
-WARM = {"W+": (["W+"], "demo-padinv"), "SAM": (list(SAM), "demo-sam")}
+WARM = {
+    "W+": (["W+"], "demo-padinv"),
+    "W+, by Feature-Style's": (["W+"], "demo-feature-style"),
+    "SAM": (list(SAM), "demo-sam"),
+}
 """Spaces and the encoder that starts them."""
 PLAIN = "PadInv's without padding"
 ALONE = {

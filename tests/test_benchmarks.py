@@ -317,7 +317,7 @@ def test_encoders(tmp_path: Path, cache: Path, single_thread, monkeypatch: pytes
     if not module.shipped(module.ALONE):
         with pytest.raises(SystemExit, match="No encoder comes with this version"):
             run_benchmark("encoders", cache, tmp_path)
-        pytest.skip("no encoder is bundled: saminv/weights/cards.toml has no card of one")
+        pytest.skip("no encoder is bundled: there is none in saminv/weights")
     [scene] = run_benchmark("encoders", cache, tmp_path)["scenes"]
     assert scene["strangers"]["alone"].keys() == module.shipped(module.ALONE).keys()
     assert scene["strangers"]["starts"].keys() == module.shipped(module.WARM).keys()

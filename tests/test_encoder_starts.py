@@ -157,7 +157,8 @@ def file(tmp_path, generator):
 
 
 def test_encoders_are_chosen_by_path_and_by_name(monkeypatch, generator, pictures, file):
-    monkeypatch.setattr(ENCODERS, "_entries", dict(ENCODERS._entries))
+    # Alone: the message lists all that there are, and which are bundled is not its test.
+    monkeypatch.setattr(ENCODERS, "_entries", {})
     ENCODERS.add("tiny", lambda: tiny("gradual", generator))
     given = settings("gradual", generator, pictures, steps=0)
     expected = encoded(tiny("gradual", generator), generator, pictures)["W+"]["w"]

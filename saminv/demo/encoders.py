@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .._errors import CheckpointError
+from pathlib import Path
+
+from .. import weights
 from ..encoders import AbstractEncoder
 from ..encoders._file import encoder_from_arrays
 from ..generators import AbstractGenerator
-from ..weights import cards, load_bundled
+from ..weights import load_bundled
 
 FILES = "demo-encoder-"
 """Bundled files are called by it and the kind of their encoder."""
@@ -17,12 +19,9 @@ CARD_FIGURE = "encodes"
 
 
 def bundled_kinds() -> tuple[str, ...]:
-    """Kinds of the encoders that have a card."""
-    try:
-        return tuple(name.removeprefix(FILES) for name in cards() if name.startswith(FILES))
-    except CheckpointError:
-        # Asked for at the first import, where a damaged list must not stop what needs none of its files.
-        return ()
+    """Kinds of the encoders that are bundled, by the names of the files; none is opened."""
+    files = Path(weights.__file__).parent.glob(f"{FILES}*.safetensors")
+    return tuple(sorted(path.stem.removeprefix(FILES) for path in files))
 
 
 def load_demo_encoder(kind: str) -> AbstractEncoder:
@@ -37,7 +36,6 @@ def load_demo_encoder(kind: str) -> AbstractEncoder:
 
 def bundled_encoders(generator: AbstractGenerator) -> list[str]:
     """Names of the bundled encoders that were trained for a generator."""
-    known, kinds = cards(), bundled_kinds()
-    return [
-        f"{NAMES}{kind}" for kind in kinds if known[f"{FILES}{kind}"].figures.get(CARD_FIGURE) == generator.fingerprint
-    ]
+    known, mine = weights.cards(), generator.fingerprint
+    found = {kind: known.get(f"{FILES}{kind}") for kind in bundled_kinds()}
+    return [f"{NAMES}{kind}" for kind, card in found.items() if card and card.figures.get(CARD_FIGURE) == mine]
