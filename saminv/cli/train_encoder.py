@@ -14,13 +14,12 @@ from ..generators import AbstractGenerator
 from ..metrics import METRICS, MultiLayerIdentity, MultiLayerParsing, get_metric
 from ..metrics._base import AbstractMetric
 from ..segment import PREDICTED_TAU, SEGMENTERS, PredictedInvertibility
-from ..train import EncoderTraining, PredictedRegions, encoder_training_for, prepare_pictures, train_encoder
+from ..train import EncoderTraining, PredictedRegions, encoder_training_for, train_encoder
 from ..train.encoder import BEST
 from ..train.encoder_settings import CRITICS, NORMS, PARTS, PRESETS, SCALES
 from ..train.generator import TRAINING_PRECISIONS
-from ..train.pictures import FITS, MOST_BROKEN
-from ._console import command, on_terminal, positive, tell
-from .train_generator import MOST_TOLD
+from ._console import command, positive
+from ._pictures import add_pictures, read_pictures
 
 FIELDS = {
     "steps": "steps",
@@ -52,13 +51,7 @@ def add(commands: Any) -> None:
     add("--preset", default="padinv", choices=list(PRESETS), help="what is trained, and how (padinv)")
     add("--generator", default="demo", metavar="G", help="name (see saminv fetch --list) or .safetensors file (demo)")
     add("--out", type=Path, default=Path("encoder"), metavar="DIR", help="folder of the training (encoder)")
-    group = parser.add_argument_group("pictures")
-    add = group.add_argument
-    add("--fit", choices=FITS, default="crop", help="how pictures become square: crop, letterbox or auto (crop)")
-    add("--limit", type=positive, metavar="N", help="number of pictures")
-    usual = f"{MOST_BROKEN:g}"
-    add("--most-broken", type=float, default=MOST_BROKEN, metavar="P", help=f"part that may be unreadable ({usual})")
-    add("--cache", type=Path, metavar="DIR", help="folder of the decoded pictures (pictures below --out)")
+    add_pictures(parser)
     _add_training(parser)
     group = parser.add_argument_group("regions, which encoders of --preset sam see")
     add = group.add_argument
@@ -108,19 +101,7 @@ def _run(arguments: argparse.Namespace) -> int:
             f"The pictures of {arguments.generator} are {height} x {width} (height, width); encoders are trained for "
             "generators of square pictures."
         )
-    pictures = prepare_pictures(
-        arguments.images,
-        arguments.cache or arguments.out / "pictures",
-        height,
-        fit=arguments.fit,
-        limit=arguments.limit,
-        most_broken=arguments.most_broken,
-        barred=arguments.out,
-        progress=on_terminal(),
-    )
-    print(pictures.describe())
-    for why in list(pictures.broken.values())[:MOST_TOLD]:
-        tell(f"passed over: {why}")
+    pictures = read_pictures(arguments, height)
     train_encoder(
         pictures,
         arguments.out,

@@ -9,13 +9,12 @@ from typing import Any
 
 from .._errors import InputError
 from .._open import pick_device
-from ..train import DifferentiableAugmentation, GeneratorTraining, prepare_pictures, train_generator, training_for
+from ..train import DifferentiableAugmentation, GeneratorTraining, train_generator, training_for
 from ..train.generator import BEST, TRAINING_PRECISIONS
-from ..train.pictures import FITS, MOST_BROKEN
 from ..train.settings import RESOLUTIONS, SCALES
-from ._console import command, on_terminal, positive, tell
+from ._console import command, positive
+from ._pictures import add_pictures, read_pictures
 
-MOST_TOLD = 20
 CHANGES = ("colour", "translation", "cutout")
 FIELDS = {"kimg": "kimg", "batch": "batch", "rate": "learning_rate", "gamma": "gamma", "every": "score_kimg"}
 """Options that are fields of a training under another name or the same."""
@@ -36,14 +35,8 @@ def add(commands: Any) -> None:
     add("--out", type=Path, default=Path("generator"), metavar="DIR", help="folder of the training (generator)")
     sides = ", ".join(map(str, RESOLUTIONS))
     add("--resolution", type=int, default=64, metavar="R", help=f"side in pixels, such as {sides} (64)")
-    group = parser.add_argument_group("pictures")
-    add = group.add_argument
-    add("--fit", choices=FITS, default="crop", help="how pictures become square: crop, letterbox or auto (crop)")
+    add = add_pictures(parser).add_argument
     add("--flip", action="store_true", help="show every other picture mirrored; not for text or one-sided things")
-    add("--limit", type=positive, metavar="N", help="number of pictures")
-    usual = f"{MOST_BROKEN:g}"
-    add("--most-broken", type=float, default=MOST_BROKEN, metavar="P", help=f"part that may be unreadable ({usual})")
-    add("--cache", type=Path, metavar="DIR", help="folder of the decoded pictures (pictures below --out)")
     group = parser.add_argument_group("training; what is not given depends on the resolution, see docs/training.md")
     add = group.add_argument
     add("--scale", choices=["auto", *SCALES], default="auto", help="of the networks: small, full; auto by the device")
@@ -68,19 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
         scale = "small" if device.type == "cpu" else "full"
     # A wrong option is told before thousands of pictures are decoded.
     _training(arguments, scale, pictures=1)
-    pictures = prepare_pictures(
-        arguments.images,
-        arguments.cache or arguments.out / "pictures",
-        arguments.resolution,
-        fit=arguments.fit,
-        limit=arguments.limit,
-        most_broken=arguments.most_broken,
-        barred=arguments.out,
-        progress=on_terminal(),
-    )
-    print(pictures.describe())
-    for why in list(pictures.broken.values())[:MOST_TOLD]:
-        tell(f"passed over: {why}")
+    pictures = read_pictures(arguments, arguments.resolution)
     train_generator(
         pictures,
         arguments.out,
