@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._errors import InputError
-from .._types import Latents
+from .._types import Latents, Value
 from ..generators._base import AbstractGenerator
 from ..ops.instance_padding import ring_of
 from ..regions import Regions
-from ._base import ARCHITECTURES, AbstractEncoder, EncoderConfig, usual_config
+from ._base import ARCHITECTURES, AbstractEncoder, EncoderConfig, resized, usual_config
 from ._trunk import IR_BLOCKS, REDUCTION, WIDTHS, IRBlock, StyleBranch, usual_levels
 from .gradual import check_stages
 
@@ -26,6 +26,7 @@ PADDINGS = (0, 1, 3, 5, 7)
 """Those of the space "P": the constant, and one ring for each resolution from 4 to 32."""
 MAP_SIDE = 34
 """Of a padding map: what a feature of 32 x 32 and its ring need."""
+CONSTANT = "P0"
 LEVEL = 1
 """Level of the pyramid, counted from the coarsest, that the published paddings are read off: 32 x 32 of 256 x 256."""
 LEVELS = 3
@@ -45,6 +46,8 @@ class PadInvConfig(EncoderConfig):
         per_level: Styles that each level of the pyramid gives, the coarsest first; 3, 4 and the rest if empty.
         widths, blocks, reduction: Of the trunk.
         head_width: Channels inside each map2style; as many as a style has numbers where 0, as published.
+        sides: Side of the map of each padding where paddings are changes of the generator's own, ours; none where they
+            are values, as published. See ``anchored`` of :meth:`PadInvEncoder.config_for`.
     """
 
     paddings: tuple[int, ...] = PADDINGS
@@ -56,6 +59,7 @@ class PadInvConfig(EncoderConfig):
     blocks: tuple[int, ...] = IR_BLOCKS
     reduction: int = REDUCTION
     head_width: int = 0
+    sides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,16 +76,23 @@ class PadInvConfig(EncoderConfig):
                 f"paddings must be different numbers in order, and channels one number for each; got {self.paddings} "
                 f"and {self.channels}."
             )
-        if self.paddings[:1] == (0,) and self.channels[0] != self.widths[3]:
+        if self.sides and (len(self.sides) != len(self.paddings) or min(self.sides) < 1):
+            raise InputError(f"sides must be a positive number for each of {self.paddings}, or none; got {self.sides}.")
+        if self.paddings[:1] == (0,) and not self.anchored and self.channels[0] != self.widths[3]:
             raise InputError(
                 f"Padding 0 comes from the pyramid unchanged, so widths must end with its {self.channels[0]} channels; "
-                f"got {self.widths}."
+                f"got {self.widths}. Or let it be anchored."
             )
 
     @property
     def levels(self) -> tuple[int, ...]:
         """Styles that each level gives, the coarsest first."""
         return self.per_level or usual_levels(self.num_styles)
+
+    @property
+    def anchored(self) -> bool:
+        """Whether paddings are changes of the generator's own."""
+        return bool(self.sides)
 
     @property
     def space(self) -> str:
@@ -114,31 +125,52 @@ class PadInvEncoder(AbstractEncoder):
         width = config.widths[3]
         self.extractor = nn.Sequential(*(IRBlock(width, width, 1, config.reduction) for _ in range(EXTRACTORS)))
         self.paddings = nn.ModuleDict(
-            {str(k): nn.Conv2d(width, count, 1) for k, count in zip(config.paddings, config.channels) if k}
+            {
+                str(k): nn.Conv2d(width, count, 1)
+                for k, count in zip(config.paddings, config.channels)
+                if k or config.anchored
+            }
         )
+        for k, count in zip(config.paddings, config.channels) if config.anchored else ():
+            self.register_buffer(f"deviation{k}", torch.ones(count))
 
     @classmethod
-    def config_for(cls, generator: AbstractGenerator, **settings: Any) -> PadInvConfig:
+    def config_for(cls, generator: AbstractGenerator, *, anchored: bool = False, **settings: Any) -> PadInvConfig:
+        """A configuration that fits a generator.
+
+        Args:
+            generator: Whose paddings it is to give.
+            anchored: Whether paddings are changes of the generator's own in units of its deviations, each by a
+                convolution of its own and read off the whole map at its own size. As published they are values, read
+                off the middle of one large map, and the constant is that map itself: a network without a wide view
+                sees nearly the same at all positions there, and takes long to learn a constant that differs.
+            settings: Further fields.
+        """
         offered = [k for k in PADDINGS if f"P{k}" in generator.sites]
         numbers = tuple(settings.get("paddings", offered))
         shapes = {k: generator.site(f"P{k}").shape for k in numbers}
         side = max((_side(shape) for k, shape in shapes.items() if k), default=0)
         usual = usual_config(generator)
         coarsest = max(settings.get("image_size", usual["image_size"])) // 16
-        fitting = {
+        fitting: dict[str, Any] = {
             "paddings": numbers,
             "channels": tuple(shape[0] for shape in shapes.values()),
             "map_side": max(side + 2, 4),
             # The level of the largest feature that is padded, as published, or the finest one.
             "level": next((level for level in range(LEVELS) if coarsest << level >= side), LEVELS - 1),
         }
+        if anchored:
+            fitting["sides"] = tuple(_side(shape) + 2 if k else shape[1] for k, shape in shapes.items())
         return PadInvConfig(**{**usual, **fitting, **settings})
 
     @torch.no_grad()
     def fit_to(self, generator: AbstractGenerator) -> None:
-        """Let a training start with rings of zeros, which are the generator's own."""
-        for weight in self.paddings.parameters() if self.config.paddings else ():
+        """Let a training start with the generator's own rings, which are zeros; and constant, if that is anchored."""
+        config = self.config
+        for weight in self.paddings.parameters() if config.paddings else ():
             weight.zero_()
+        for k in config.paddings if config.anchored else ():
+            self.get_buffer(f"deviation{k}").copy_(generator.padding_deviation(f"P{k}"))
 
     def forward(self, seen: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Codes `[B, L, D]`, to be added to the mean styles, and a map `[B, C, T, T]` for each padding by number."""
@@ -146,6 +178,9 @@ class PadInvEncoder(AbstractEncoder):
         if not self.config.paddings:
             return codes, {}
         extracted = self.extractor(levels[-1 - self.config.level])
+        if self.config.anchored:
+            sides = zip(self.paddings.items(), self.config.sides)
+            return codes, {int(k): head(resized(extracted, (side, side))) for (k, head), side in sides}
         shared = F.interpolate(extracted, [self.config.map_side] * 2, mode="bicubic", align_corners=True)
         maps = {0: shared} if self.config.paddings[0] == 0 else {}
         return codes, maps | {int(k): head(shared) for k, head in self.paddings.items()}
@@ -157,20 +192,32 @@ class PadInvEncoder(AbstractEncoder):
                     f"This encoder gives the padding P{number}, which this generator does not have. Take an encoder "
                     "that was trained for it."
                 )
-            shape, spare = generator.site(f"P{number}").shape, self.config.map_side
-            spare -= _side(shape) + 2 if number else shape[1]
+            shape = generator.site(f"P{number}").shape
+            side = dict(zip(self.config.paddings, self.config.sides)).get(number, self.config.map_side)
+            spare = side - (_side(shape) + 2 if number else shape[1])
             if shape[0] != channels or spare < 0 or spare % 2:
                 raise InputError(
-                    f"This encoder gives P{number} of {channels} channels on maps of {self.config.map_side} x "
-                    f"{self.config.map_side}; this generator needs {list(shape)}. Take an encoder that was trained for "
-                    "it."
+                    f"This encoder gives P{number} of {channels} channels on maps of {side} x {side}; this generator needs "
+                    f"{list(shape)}. Take an encoder that was trained for it."
                 )
 
     def _encode(self, image: Tensor, generator: AbstractGenerator, regions: Regions | None) -> Latents:
         codes, maps = self(self.see(image))
-        found: Latents = {"W+": {"w": codes + self.mean_styles(generator)}}
+        styles = codes + self.mean_styles(generator)
+        found: Latents = {"W+": {"w": styles}}
         if maps:
-            found[self.config.space] = {f"P{k}": part_of(x, generator.site(f"P{k}").shape) for k, x in maps.items()}
+            values = {f"P{k}": part_of(x, generator.site(f"P{k}").shape) for k, x in maps.items()}
+            found[self.config.space] = self._changed(values, generator, styles) if self.config.anchored else values
+        return found
+
+    def _changed(self, changes: Value, generator: AbstractGenerator, styles: Tensor) -> Value:
+        """The generator's own paddings, rings of zeros and a constant, changed."""
+        scales = {name: self.get_buffer(f"deviation{name[1:]}") for name in changes}
+        found = {name: x * scales[name].reshape(-1, *[1] * (x.dim() - 2)) for name, x in changes.items()}
+        if CONSTANT in found:
+            known = generator.synthesis(styles.detach().to(generator.dtype), until=CONSTANT)
+            assert isinstance(known, dict)
+            found[CONSTANT] = found[CONSTANT] + known[CONSTANT].to(found[CONSTANT])
         return found
 
 

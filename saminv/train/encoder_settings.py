@@ -195,7 +195,7 @@ PRESETS: dict[str, EncoderTraining] = {
 """The published ways by name. Lengths are those of the papers that say them, else as long as is usual."""
 SMALL: dict[str, dict[str, Any]] = {
     "gradual": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 40},
-    "padinv": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 40},
+    "padinv": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 40, "anchored": True},
     "feature-style": {"widths": (8, 16, 48, 48), "blocks": (1, 1, 1, 1)},
     "sam": {
         "widths": (8, 16, 32, 64),
