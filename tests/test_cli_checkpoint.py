@@ -13,6 +13,7 @@ from helpers import golden
 import saminv
 from saminv import cli
 from saminv.checkpoints import read_checkpoint
+from saminv.encoders import make_encoder, save_encoder
 
 
 def run(*words) -> int:
@@ -49,6 +50,11 @@ def test_inspect_other_kinds(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["kind"], found["arrays"], found["parameters"]) == ("directions", 1, 9216)
     assert found["settings"] == {"layout": "W+, 18 x 512"}
+    # An encoder of ours has the names of arrays that the published ones have.
+    encoder = make_encoder("feature-style", saminv.load_generator("demo"), widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))
+    assert run("inspect", save_encoder(encoder, tmp_path / "mine.safetensors"), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["format"], found["kind"], found["family"]) == ("saminv safetensors", "encoder", "feature-style")
     write(tmp_path / "page.pkl", b"<html>busy</html>")
     assert run("inspect", tmp_path / "page.pkl") == 2
     told = capsys.readouterr().err

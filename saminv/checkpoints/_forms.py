@@ -77,15 +77,14 @@ def own_file(contents: Contents, part: str | None) -> Checkpoint | None:
     if metadata.get("format") == CONVERTED:
         return _converted(contents, part)
     kind = "generator" if "family" in metadata and "config" in metadata else None
-    for known in ("solution", "invertibility"):
+    for known in ("solution", "invertibility", "encoder"):
         kind = known if known in metadata.get("format", "") else kind
     if contents.container != "safetensors" or kind is None:
         return None
     arrays = gather(contents.root, contents.budget)
     notes = _card_notes(metadata.get("card", ""))
-    return Checkpoint(
-        kind, metadata.get("family", ""), "saminv safetensors", "saminv", arrays, dict(metadata), notes=notes
-    )
+    family = metadata.get("family", metadata.get("architecture", ""))
+    return Checkpoint(kind, family, "saminv safetensors", "saminv", arrays, dict(metadata), notes=notes)
 
 
 def _card_notes(card: str) -> tuple[str, ...]:
