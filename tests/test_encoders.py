@@ -630,6 +630,7 @@ IMPOSSIBLE = {
     "no pyramid": (lambda: GradualConfig(8, 12, pyramid=False, per_level=(3, 4, 1)), "among the levels that there"),
     "paddings": (lambda: PadInvConfig(8, 12, paddings=(3, 1), channels=(4, 4)), "different numbers in order"),
     "constant": (lambda: PadInvConfig(8, 12, paddings=(0,), channels=(4,)), "must end with its 4 channels"),
+    "sides": (lambda: PadInvConfig(8, 12, paddings=(0,), channels=(512,), sides=(4, 6)), "sides must be"),
     "layer": (lambda: FeatureStyleConfig(8, 12, layer=0), "from 1 up"),
     "no W+": (lambda: SAMConfig(8, 12, spaces=("F4",)), r"needs W\+"),
     "features": (lambda: SAMConfig(8, 12, spaces=("W+", "F4")), "one for each of F4"),
@@ -710,6 +711,51 @@ def test_paddings_are_read_off_the_level_of_the_largest_padded_feature():
         assert make_encoder("padinv", generator, image_size=(side, side), **settings).config.level == level
     with pytest.raises(InputError, match="level from 0 to 2"):
         PadInvConfig(12, 12, level=3)
+
+
+def test_anchored_paddings_are_changes_of_the_generators_own(generator, pictures):
+    encoder = tiny("padinv", generator, anchored=True)
+    assert encoder.config.anchored and encoder.config.sides == (4, 6, 10, 18, 34)
+    _, maps = encoder(pictures)
+    assert [tuple(found.shape[2:]) for found in maps.values()] == [(side, side) for side in encoder.config.sides]
+    found = encoder.encode(pictures, generator)
+    own = generator.synthesis(found["W+"]["w"], until="P0")["P0"]
+    deviations = {k: torch.full_like(encoder.get_buffer(f"deviation{k}"), 2.0) for k in (0, 3)}
+    encoder.load_state_dict({**encoder.state_dict(), **{f"deviation{k}": x for k, x in deviations.items()}})
+    doubled = encoder.encode(pictures, generator)["P"]
+    assert_close(found["P"]["P0"], own + maps[0], 1e-6)
+    assert_close(doubled["P0"], own + 2 * maps[0], 1e-6)
+    # The ring around 8 x 8 is the border of a map of 10 x 10.
+    assert torch.equal(doubled["P3"][:, :, :10], 2 * maps[3][:, :, 0])
+    # A training starts from the generator itself.
+    encoder.fit_to(generator)
+    assert torch.equal(encoder.deviation3, generator.padding_deviation("P3"))
+    start = encoder.encode(pictures, generator)["P"]
+    assert torch.equal(start["P0"], own) and not any(x.any() for name, x in start.items() if name != "P0")
+    # The constant has a convolution of its own, so the network may have other widths than it.
+    free = make_encoder("padinv", generator, **{**SETTINGS["padinv"], "widths": (4, 4, 8, 20)}, anchored=True)
+    assert encoded(free.freeze(), generator, pictures)["P"]["P0"].shape == (3, 12, 4, 4)
+    other = toy_stylegan2(resolution=64, channel_max=12)
+    assert make_encoder("padinv", other, **SETTINGS["padinv"], anchored=True).config.sides == (4, 6, 10, 18, 34)
+
+
+def test_styles_may_be_read_off_averages_of_all_stages(generator, pictures):
+    for architecture in ("gradual", "padinv", "sam"):
+        encoder = tiny(architecture, generator, pooled=2, head_width=5)
+        branch = encoder.styles if architecture == "sam" else encoder.branch
+        assert branch.shared.in_features == 4 * sum(encoder.config.widths) and branch.shared.out_features == 5
+        regions = halves(generator, 3, list(encoder.config.spaces)) if architecture == "sam" else None
+        seen = encoder.see(pictures)
+        if regions is not None:
+            seen = torch.cat([seen, encoder.planes(regions)], dim=1)
+        grids = [torch.nn.functional.adaptive_avg_pool2d(stage, 2).flatten(1) for stage in branch.trunk(seen)]
+        # By position inside each channel, the channels of the finest stage first.
+        flat = torch.cat(grids, dim=1)
+        codes = [head(branch.shared(flat)) for head in branch.heads]
+        styles = encoder.encode(pictures, generator, regions)["W+"]["w"]
+        assert_close(styles, torch.stack(codes, dim=1) + encoder.mean_styles(generator), 1e-6)
+        with pytest.raises(InputError, match="pooled from 0 to 32"):
+            tiny(architecture, generator, pooled=33)
 
 
 def test_heads_may_be_narrower_than_styles(generator, pictures):

@@ -54,8 +54,8 @@ WEIGHTS = {name: PAPER_WEIGHTS[name] for name in ("l2", "perceptual", "prior", "
 """As an inversion weighs them: a start is worth most near where the inversion ends. Without the regularisers codes are
 far from those of samples, and a run from there loses to one from the mean."""
 COMMON: dict[str, Any] = {
-    "steps": 1100,
-    "regression": 500,
+    "steps": 1200,
+    "regression": 300,
     "batch": 8,
     "samples": 0,
     "learning_rate": 1.5e-3,

@@ -182,6 +182,9 @@ class StyleBranch(nn.Module):
             ones have none there is no pyramid.
         widths, blocks, reduction, resnet: Of the trunk.
         head_width: Channels inside each map2style; as many as a style has numbers where 0.
+        pooled: Side of the grids to which the features of all stages are averaged. Where it is not 0, styles are linear
+            in these, over ``head_width`` numbers that they share, in place of the map2styles. Learns several times
+            faster.
     """
 
     def __init__(
@@ -196,21 +199,35 @@ class StyleBranch(nn.Module):
         resnet: bool = False,
         pyramid: bool = True,
         head_width: int = 0,
+        pooled: int = 0,
     ) -> None:
         super().__init__()
-        self.per_level = tuple(per_level)
+        self.per_level, self.pooled = tuple(per_level), pooled
         self.trunk = Trunk(inputs, widths, blocks, reduction, resnet=resnet)
         self.pyramid = Pyramid(widths[1:]) if pyramid else None
         coarsest = (side // 16).bit_length() - 1
         depths = [coarsest + level for level, count in enumerate(per_level) for _ in range(count)]
+        if pooled:
+            self.shared = nn.Linear(sum(widths) * pooled**2, head_width or style_dim)
+            self.heads = nn.ModuleList(nn.Linear(head_width or style_dim, style_dim) for _ in depths)
+            return
         self.heads = nn.ModuleList(Map2Style(widths[3], style_dim, depth, head_width) for depth in depths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Codes `[B, L, D]`, and the levels that they are read off, the finest first."""
-        features = self.trunk(x)[1:]
+        stages = self.trunk(x)
+        features = stages[1:]
         levels = features[-1:] if self.pyramid is None else self.pyramid(features)
+        if self.pooled:
+            found = self.shared(pooled_stages(stages, self.pooled))
+            return torch.stack([head(found) for head in self.heads], dim=1), levels
         owners = [level for level, count in enumerate(self.per_level) for _ in range(count)]
         return torch.stack([head(levels[-1 - level]) for head, level in zip(self.heads, owners)], dim=1), levels
+
+
+def pooled_stages(stages: Sequence[Tensor], side: int) -> Tensor:
+    """Features `[B, C, h, w]` of all stages, averaged to grids of one size and joined `[B, F]`."""
+    return torch.cat([F.adaptive_avg_pool2d(stage, side) for stage in stages], dim=1).flatten(1)
 
 
 def every(x: Tensor, stride: int) -> Tensor:

@@ -21,6 +21,7 @@ from ..generators._base import AbstractGenerator
 from ..metrics.layers import ARCFACE_BLOCKS, ARCFACE_WIDTHS, ArcFaceBlock
 from ..regions import Regions
 from ._base import ARCHITECTURES, AbstractEncoder, EncoderConfig, framed, resized, usual_config
+from ._trunk import pooled_stages
 from .gradual import check_stages
 
 USUAL = 5
@@ -125,8 +126,7 @@ class FeatureStyleEncoder(AbstractEncoder):
         stages = [self.conv(seen)]
         for number in range(1, 5):
             stages.append(self.get_submodule(f"block_{number}")(stages[-1]))
-        pooled = [F.adaptive_avg_pool2d(stage, POOLED) for stage in stages[1:]]
-        flat = torch.cat(pooled, dim=1).flatten(1)
+        flat = pooled_stages(stages[1:], POOLED)
         codes = torch.stack([style(flat) for style in self.styles], dim=1)
         if not self.config.feature_branch:
             return codes, None

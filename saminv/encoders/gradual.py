@@ -28,6 +28,8 @@ from ._trunk import IR_BLOCKS, REDUCTION, RESNET_BLOCKS, WIDTHS, StyleBranch, us
 TRUNKS = ("ir-se", "resnet")
 MOST_BLOCKS = 100
 """Of a stage; a damaged file may say more."""
+MOST_POOLED = 32
+"""Largest side of the grids off which styles are read."""
 ITERATIONS = 5
 """Times that the published ReStyle encoders look."""
 
@@ -46,6 +48,8 @@ class GradualConfig(EncoderConfig):
         blocks: Blocks of the four stages; those of the trunk's name if empty.
         reduction: Of squeeze and excitation.
         head_width: Channels inside each map2style; as many as a style has numbers where 0, as published.
+        pooled: Side of the grids to which the features of all stages are averaged, off which styles are read in place
+            of map2style, as the Feature-Style encoder does; 0 for map2style, as published.
     """
 
     deltas: bool = False
@@ -57,6 +61,7 @@ class GradualConfig(EncoderConfig):
     blocks: tuple[int, ...] = ()
     reduction: int = REDUCTION
     head_width: int = 0
+    pooled: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,8 +69,7 @@ class GradualConfig(EncoderConfig):
             raise InputError(f"trunk must be one of {', '.join(TRUNKS)}; got {self.trunk!r}.")
         if self.iterations < 0:
             raise InputError(f"iterations must be from 0 up, got {self.iterations}.")
-        if self.head_width < 0:
-            raise InputError(f"head_width must be from 0 up, got {self.head_width}.")
+        check_heads(self.head_width, self.pooled)
         check_stages(self.widths, self.all_blocks, self.reduction if self.trunk == "ir-se" else 1)
         if sum(self.levels) != self.num_styles or (not self.pyramid and any(self.levels[1:])):
             raise InputError(
@@ -106,6 +110,7 @@ class GradualEncoder(AbstractEncoder):
             resnet=config.trunk == "resnet",
             pyramid=config.pyramid,
             head_width=config.head_width,
+            pooled=config.pooled,
         )
 
     @classmethod
@@ -143,6 +148,14 @@ class GradualEncoder(AbstractEncoder):
     def _encode(self, image: Tensor, generator: AbstractGenerator, regions: Regions | None) -> Latents:
         *_, styles = self.guesses(image, generator)
         return {"W+": {"w": styles}}
+
+
+def check_heads(head_width: int, pooled: int) -> None:
+    """Raise ``InputError`` unless styles can be read off so."""
+    if head_width < 0 or pooled not in range(MOST_POOLED + 1):
+        raise InputError(
+            f"head_width must be from 0 up and pooled from 0 to {MOST_POOLED}, got {head_width} and {pooled}."
+        )
 
 
 def check_stages(widths: tuple[int, ...], blocks: tuple[int, ...], reduction: int = 1) -> None:

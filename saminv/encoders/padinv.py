@@ -20,7 +20,7 @@ from ..ops.instance_padding import ring_of
 from ..regions import Regions
 from ._base import ARCHITECTURES, AbstractEncoder, EncoderConfig, resized, usual_config
 from ._trunk import IR_BLOCKS, REDUCTION, WIDTHS, IRBlock, StyleBranch, usual_levels
-from .gradual import check_stages
+from .gradual import check_heads, check_stages
 
 PADDINGS = (0, 1, 3, 5, 7)
 """Those of the space "P": the constant, and one ring for each resolution from 4 to 32."""
@@ -46,6 +46,8 @@ class PadInvConfig(EncoderConfig):
         per_level: Styles that each level of the pyramid gives, the coarsest first; 3, 4 and the rest if empty.
         widths, blocks, reduction: Of the trunk.
         head_width: Channels inside each map2style; as many as a style has numbers where 0, as published.
+        pooled: Side of the grids to which the features of all stages are averaged, off which styles are read in place
+            of map2style, as the Feature-Style encoder does; 0 for map2style, as published.
         sides: Side of the map of each padding where paddings are changes of the generator's own, ours; none where they
             are values, as published. See ``anchored`` of :meth:`PadInvEncoder.config_for`.
     """
@@ -60,15 +62,14 @@ class PadInvConfig(EncoderConfig):
     reduction: int = REDUCTION
     head_width: int = 0
     sides: tuple[int, ...] = ()
+    pooled: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_stages(self.widths, self.blocks, self.reduction)
-        if self.head_width < 0 or self.level not in range(LEVELS):
-            raise InputError(
-                f"head_width must be from 0 up and level from 0 to {LEVELS - 1}, got {self.head_width} and "
-                f"{self.level}."
-            )
+        check_heads(self.head_width, self.pooled)
+        if self.level not in range(LEVELS):
+            raise InputError(f"level must be from 0 to {LEVELS - 1}, got {self.level}.")
         if sum(self.levels) != self.num_styles or len(self.levels) != LEVELS:
             raise InputError(f"per_level must share {self.num_styles} styles out among 3 levels; got {self.levels}.")
         if len(self.channels) != len(self.paddings) or list(self.paddings) != sorted(set(self.paddings)):
@@ -119,6 +120,7 @@ class PadInvEncoder(AbstractEncoder):
             config.blocks,
             config.reduction,
             head_width=config.head_width,
+            pooled=config.pooled,
         )
         if not config.paddings:
             return

@@ -24,7 +24,7 @@ from ..generators._base import AbstractGenerator
 from ..regions import Regions
 from ._base import ARCHITECTURES, AbstractEncoder, EncoderConfig, framed, resized, usual_config
 from ._trunk import REDUCTION, StyleBranch, Trunk, usual_levels
-from .gradual import check_stages
+from .gradual import check_heads, check_stages
 
 STYLES = "W+"
 SLOPE = 0.2
@@ -42,6 +42,8 @@ class SAMConfig(EncoderConfig):
         widths, blocks, reduction: Of the trunk of each network.
         decoder: Channels of the decoders to Δf.
         head_width: Channels inside each map2style; as many as a style has numbers where 0.
+        pooled: Side of the grids to which the features of all stages are averaged, off which styles are read in place
+            of map2style, as the Feature-Style encoder does; 0 for map2style.
     """
 
     spaces: tuple[str, ...] = (STYLES,)
@@ -53,16 +55,16 @@ class SAMConfig(EncoderConfig):
     reduction: int = REDUCTION
     decoder: int = 64
     head_width: int = 0
+    pooled: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_stages(self.widths, self.blocks, self.reduction)
         if self.per_level and (len(self.per_level) != 3 or sum(self.per_level) != self.num_styles):
             raise InputError(f"per_level must share {self.num_styles} styles out among 3 levels; got {self.per_level}.")
-        if min(self.decoder - 1, self.head_width) < 0:
-            raise InputError(
-                f"decoder must be from 1 up and head_width from 0 up, got {self.decoder} and {self.head_width}."
-            )
+        check_heads(self.head_width, self.pooled)
+        if self.decoder < 1:
+            raise InputError(f"decoder must be from 1 up, got {self.decoder}.")
         if self.spaces[:1] != (STYLES,) or len(set(self.spaces)) != len(self.spaces):
             raise InputError(f"The encoder needs {STYLES} and then different feature spaces, not {self.spaces}.")
         if not len(self.spaces) - 1 == len(self.channels) == len(self.sizes):
@@ -89,7 +91,13 @@ class SAMEncoder(AbstractEncoder):
         inputs, sizes = 3 + len(config.spaces), (config.widths, config.blocks, config.reduction)
         levels = config.per_level or usual_levels(config.num_styles)
         self.styles = StyleBranch(
-            inputs, config.style_dim, max(config.image_size), levels, *sizes, head_width=config.head_width
+            inputs,
+            config.style_dim,
+            max(config.image_size),
+            levels,
+            *sizes,
+            head_width=config.head_width,
+            pooled=config.pooled,
         )
         self.features = nn.ModuleList(
             FeatureDecoder(inputs, channels, size, config.image_size, config.decoder, *sizes)

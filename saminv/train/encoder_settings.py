@@ -193,16 +193,18 @@ PRESETS: dict[str, EncoderTraining] = {
     "sam": EncoderTraining("sam", "sam", 300_000, 8, {name: PAPER_WEIGHTS[name] for name in _SAM_PARTS}),
 }
 """The published ways by name. Lengths are those of the papers that say them, else as long as is usual."""
+READ = {"head_width": 256, "pooled": 3}
+"""How small networks read styles off: with map2styles they learn several times slower."""
 SMALL: dict[str, dict[str, Any]] = {
-    "gradual": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 40},
-    "padinv": {"widths": (8, 16, 48, 128), "blocks": (1, 1, 1, 1), "reduction": 8, "head_width": 40, "anchored": True},
+    "gradual": {"widths": (8, 16, 48, 96), "blocks": (1, 1, 1, 1), "reduction": 8, **READ},
+    "padinv": {"widths": (8, 16, 48, 96), "blocks": (1, 1, 1, 1), "reduction": 8, "anchored": True, **READ},
     "feature-style": {"widths": (8, 16, 48, 48), "blocks": (1, 1, 1, 1)},
     "sam": {
         "widths": (8, 16, 32, 64),
         "blocks": (1, 1, 1, 1),
         "reduction": 8,
         "decoder": 32,
-        "head_width": 32,
+        **READ,
     },
 }
 """Networks for a processor and hours, by architecture."""
@@ -234,7 +236,8 @@ def encoder_training_for(
 
     Args:
         preset: Name in :data:`PRESETS`.
-        generator: Whose sites the network is to fit; needed for PadInv's, whose width is that of the constant input.
+        generator: Whose sites the network is to fit; needed for PadInv's, where a full network is as wide as the
+            constant input.
         scale: "full" or "small".
         faces: Whether pictures are aligned faces, and networks that know faces are at hand.
         **changes: Fields of :class:`EncoderTraining`; ``weights`` and ``network`` change single entries.
@@ -257,8 +260,9 @@ def encoder_training_for(
         if generator is not None and usual.architecture != "feature-style":
             # Read off finer levels, styles are both slower to compute and slower to learn.
             network["per_level"] = (generator.num_styles, 0, 0)
-    if usual.architecture == "padinv":
-        network["widths"] = _fitting(network.get("widths"), generator)
+    # Small networks have a convolution of its own for the constant input.
+    if usual.architecture == "padinv" and scale == "full":
+        network["widths"] = _fitting(generator)
     fields |= changes
     weights |= changes.get("weights", {})
     if fields.get("regression"):
@@ -270,9 +274,7 @@ def encoder_training_for(
         raise InputError(f"A training of an encoder has no such setting: {error}.") from error
 
 
-def _fitting(widths: tuple[int, ...] | None, generator: AbstractGenerator | None) -> tuple[int, ...]:
+def _fitting(generator: AbstractGenerator | None) -> tuple[int, ...]:
     """Widths of PadInv's trunk that end with the channels of the constant input, which comes out of it unchanged."""
     last = 512 if generator is None or "P0" not in generator.sites else generator.site("P0").shape[0]
-    if widths is None:
-        return tuple(max(1, last >> k) for k in (3, 2, 1, 0))
-    return (*widths[:3], last)
+    return tuple(max(1, last >> k) for k in (3, 2, 1, 0))
