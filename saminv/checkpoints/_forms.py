@@ -182,7 +182,7 @@ def _observed(module: Record) -> dict[str, Any]:
 
 def _observed_critic(module: Record) -> dict[str, Any]:
     """The same of a discriminator."""
-    found = _observed_layers(module, ("fromrgb", "conv0", "conv1", "conv", "fc"))
+    found = _observed_layers(module, ("conv0", "conv1", "conv", "fc"))
     last = submodule(module, "b4")
     variety = None if last is None else submodule(last, "mbstd")
     if variety is not None:

@@ -33,12 +33,15 @@ _SIGNATURES = {
     "nvlabs": ("b4.conv.weight", "b4.out.weight"),
     "rosinality": ("convs.0.0.weight", "final_linear.1.weight"),
 }
-_NVLABS = re.compile(r"b(\d{1,6})\.(fromrgb|conv0|conv1|skip|conv|fc|out)\.(weight|bias)")
+_NVLABS = re.compile(
+    r"(?:b(?P<side>\d{1,6})\.(?P<layer>fromrgb|conv0|conv1|skip)|b4\.(?P<final>conv|fc|out))\.(?P<kind>weight|bias)"
+)
 _ROSINALITY = re.compile(
     r"(?:convs\.(?P<block>\d{1,6})\.(?P<layer>0|1|(?:conv1|conv2|skip)\.\d)|final_(?P<final>conv\.\d|linear\.\d))"
     r"\.(?P<kind>weight|bias)"
 )
-_NVLABS_LAYERS = {"conv0": "first", "conv1": "second", "skip": "skip", "conv": "last", "fc": "hidden", "out": "out"}
+_NVLABS_LAYERS = {"conv0": "first", "conv1": "second", "skip": "skip"}
+_NVLABS_ENDS = {"conv": "last", "fc": "hidden", "out": "out"}
 _ROSINALITY_LAYERS = {
     ("conv1.0", "weight"): "first",
     ("conv1.1", "bias"): "first",
@@ -83,22 +86,23 @@ def our_discriminator(found: Checkpoint) -> Checkpoint:
         CheckpointError: If an array is missing, unknown, not finite or of an impossible shape, or if it is a network
             that ours is not.
     """
-    name = {"nvlabs": _from_nvlabs, "rosinality": _from_rosinality, "saminv": _from_ours}.get(found.names)
-    if name is None:
-        raise CheckpointError(f"its discriminator is from {found.form}, whose discriminators are not read")
-    if found.names != "saminv":
+    renamed = {"nvlabs": _from_nvlabs, "rosinality": _from_rosinality, "saminv": _from_ours}.get(found.names)
+    if renamed is None:
+        raise CheckpointError(f"its discriminator is from a {found.form}, whose discriminators are not read")
+    if found.names == "saminv":
+        settings = _own_settings(found.settings)
+    else:
         _check_kind(found)
+        settings = _published_settings(found.settings)
     check_numbers(found.arrays)
-    theirs = name(found.arrays)
+    theirs = renamed(found.arrays)
     table = _channels(found.arrays, theirs)
+    side = 2 << len(table)
     for stated in ("img_resolution", "size"):
-        if found.settings.get(stated, 2 << len(table)) != 2 << len(table):
-            raise CheckpointError(
-                f"its settings say {stated} {found.settings[stated]!r}, but its arrays {2 << len(table)}"
-            )
+        if found.settings.get(stated, side) != side:
+            raise CheckpointError(f"its settings say {stated} {found.settings[stated]!r}, but its arrays {side}")
     arrays = {ours: found.arrays[name].float() for ours, name in theirs.items()}
-    settings = _own_settings(found) if found.names == "saminv" else _published_settings(found.settings, found.names)
-    settings |= {"resolution": 2 << len(table), "channel_table": list(table)}
+    settings |= {"resolution": side, "channel_table": list(table)}
     return replace(found, names="saminv", arrays=arrays, settings=settings)
 
 
@@ -172,24 +176,24 @@ def _check_kind(found: Checkpoint) -> None:
                 raise CheckpointError(f"its {name} is not the filter 1, 3, 3, 1, which is the only supported one")
 
 
-def _published_settings(settings: Mapping[str, Any], names: str) -> dict[str, Any]:
+def _published_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Group and clamp; what the layers say about themselves goes before the keywords of the constructor."""
     epilogue = settings.get("epilogue_kwargs")
     epilogue = epilogue if isinstance(epilogue, Mapping) else {}
     stated = {"mbstd_group_size": GROUP, "mbstd_num_channels": 1, **epilogue, **settings}
-    group, clamp = stated["mbstd_group_size"], stated.get("conv_clamp") if names == "nvlabs" else None
+    group, clamp = stated["mbstd_group_size"], stated.get("conv_clamp")
     if stated["mbstd_num_channels"] != 1:
         raise CheckpointError(
-            f"its discriminator sees variety in {stated['mbstd_num_channels']!r} channels (mbstd_num_channels); supported "
-            "is 1"
+            f"its discriminator has {stated['mbstd_num_channels']!r} channels for the variety of a batch "
+            "(mbstd_num_channels); supported is 1"
         )
     _check_numbers(group, clamp)
     return {"group": group, "filtered": True, "clamp": None if clamp is None else float(clamp)}
 
 
-def _own_settings(found: Checkpoint) -> dict[str, Any]:
+def _own_settings(note: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a training's note: trainings of generators say a group, those of encoders how their network began."""
-    training, began = found.settings.get("training"), found.settings.get("discriminator")
+    training, began = note.get("training"), note.get("discriminator")
     if not isinstance(training, dict) or not isinstance(began, (dict, type(None))):
         raise CheckpointError(f"{NOTE} beside it is damaged, or no note of a training")
     # Those that began untrained have the options' defaults.
@@ -203,7 +207,7 @@ def _check_numbers(group: Any, clamp: Any) -> None:
     is_clamp = clamp is None or (type(clamp) in (int, float) and 0 < clamp < math.inf)
     if not (is_group and is_clamp):
         raise CheckpointError(
-            f"its discriminator sees the variety of {group!r} images and clamps to {clamp!r}, of which one makes no sense"
+            f"its discriminator sees the variety of {group!r} images and clamps to {clamp!r}; one of these is wrong"
         )
 
 
@@ -212,19 +216,20 @@ def _check_numbers(group: Any, clamp: Any) -> None:
 
 def _from_nvlabs(arrays: Iterable[str]) -> dict[str, str]:
     """Names of a file by ours."""
-    kept = [name for name in arrays if not name.endswith("resample_filter")]
-    matches = {name: _known(name, _NVLABS.fullmatch(name)) for name in kept}
-    blocks = sorted({int(match[1]) for match in matches.values()})
-    if len(blocks) < 2 or blocks != [4 << k for k in range(len(blocks))]:
-        raise CheckpointError(f"its discriminator has blocks for {blocks} pixels; needed are 4, 8 and so on")
+    matches = {n: _known(n, _NVLABS.fullmatch(n)) for n in arrays if not n.endswith("resample_filter")}
+    sides = sorted({int(match["side"]) for match in matches.values() if match["side"]}, reverse=True)
+    if not sides or sides[::-1] != [8 << k for k in range(len(sides))]:
+        raise CheckpointError(f"its discriminator has blocks for {listed(sides)} pixels; needed are 8, 16 and so on")
     found = {}
     for name, match in matches.items():
-        side, layer = int(match[1]), match[2]
-        inside = layer in ("conv0", "conv1", "skip")
-        if inside == (side == 4) or (layer == "fromrgb" and side != blocks[-1]):
-            _known(name, None)
-        place = f"blocks.{(blocks[-1] // side).bit_length() - 1}." if inside else ""
-        found[f"{place}{_NVLABS_LAYERS.get(layer, 'entry')}.{match[3]}"] = name
+        side, layer, kind = match["side"], match["layer"], match["kind"]
+        if match["final"]:
+            ours = _NVLABS_ENDS[match["final"]]
+        elif layer == "fromrgb":
+            ours = "entry" if int(side) == sides[0] else _known(name, None).string
+        else:
+            ours = f"blocks.{sides.index(int(side))}.{_NVLABS_LAYERS[layer]}"
+        found[f"{ours}.{kind}"] = name
     return found
 
 

@@ -327,7 +327,7 @@ def _first_critic(
         return learning_copy(found)
     if not training.counts("adversarial"):
         return None
-    shape = {name: getattr(generator.config, name, usual) for name, usual in CHANNELS.items()}
+    shape: dict[str, Any] = {name: getattr(generator.config, name, usual) for name, usual in CHANNELS.items()}
     with _seeded(mixed(training.seed, "critic", 0), torch.device("cpu")):
         return Discriminator(generator.image_size[0], **shape)
 
