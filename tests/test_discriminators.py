@@ -23,6 +23,7 @@ from checkpoint_files import (
     write,
 )
 from helpers import assert_close, golden
+from safetensors import safe_open
 from test_train_encoder import Noise, by_command, small, train
 from test_train_generator import directional
 from toys import toy_stylegan2
@@ -257,6 +258,7 @@ def test_half_precision_in_a_file_becomes_full(tmp_path):
         ({}, {"b16.conv0.bias": torch.ones(9)}, r"b16.conv0.bias is \[9\], not \[5\]"),
         ({}, {"b4.fc.weight": torch.ones(7, 7)}, r"b4.fc.weight is \[7, 7\], not \[7, 112\]"),
         ({}, {"b32.fromrgb.weight": torch.ones(4, 1, 1, 1)}, r"fromrgb.weight is \[4, 1, 1, 1\], not \[4, 3, 1, 1\]"),
+        ({}, {"b16.conv1.weight": torch.ones(0, 5, 3, 3)}, "a layer without channels"),
         ({}, {"b8.torgb.weight": torch.ones(1)}, "b8.torgb.weight is no array of a residual discriminator"),
         ({}, {"b4.out.bias": torch.tensor([math.nan])}, "not finite"),
         ({}, {"b128.conv0.bias": torch.ones(4)}, "blocks for 128, 32, 16, 8 pixels"),
@@ -387,6 +389,9 @@ def test_a_training_begins_with_the_given_one(generator, published, tmp_path):
     assert all(torch.equal(x, began[name]) for name, x in critic_of(tmp_path).items())
     train("padinv", generator, tmp_path, discriminator=published)
     assert all(not torch.equal(x, began[name]) for name, x in critic_of(tmp_path).items() if "weight" in name)
+    with safe_open(tmp_path / "encoder.safetensors", "pt") as opened:
+        digest = json.loads(opened.metadata()["card"])["discriminator_sha256"]
+    assert digest == json.loads((tmp_path / "run.json").read_text())["discriminator"]["sha256"]
     found = load_discriminator(tmp_path)
     assert found.settings == {"group": 4, "filtered": True, "clamp": 4.0}
     assert all(torch.equal(x, critic_of(tmp_path)[name]) for name, x in found.state_dict().items())

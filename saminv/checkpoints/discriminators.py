@@ -273,6 +273,8 @@ def _channels(arrays: Mapping[str, Tensor], theirs: Mapping[str, str]) -> tuple[
     if missing:
         raise CheckpointError(f"its discriminator lacks arrays, such as {missing[0]}")
     table = [int(arrays[theirs[name]].shape[0]) if arrays[theirs[name]].dim() else 0 for name in kernels]
+    if min(table) < 1:
+        raise CheckpointError("its discriminator has a layer without channels")
     expected = _shapes(table)
     missing = [name for name in expected if name not in theirs]
     unknown = [theirs[name] for name in theirs if name not in expected]

@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..generators._style_based import EqualLinear, check_pyramid
-from ..ops.conv2d_resample import conv2d_resample
-from ..ops.upfirdn2d import setup_filter
+from ..ops.fir import blur
 
 SPREAD_EPS = 1e-8
 """Added to variances over a batch, so that a batch of equal images has a gradient."""
@@ -28,8 +27,6 @@ TAPS = (1, 3, 3, 1)
 
 class _Conv(nn.Module):
     """Convolution with equalised learning rate, optional halving of the size, leaky ReLU."""
-
-    taps: Tensor | None
 
     def __init__(
         self,
@@ -44,17 +41,17 @@ class _Conv(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if activate else None
-        self.gain, self.down, self.clamp = 1 / math.sqrt(inputs * kernel * kernel), down, clamp
-        self.register_buffer("taps", setup_filter(TAPS) if down and filtered else None, persistent=False)
+        self.gain, self.clamp = 1 / math.sqrt(inputs * kernel * kernel), clamp
+        self.pools, self.filters = down and not filtered, down and filtered
 
     def forward(self, x: Tensor) -> Tensor:
         weight, pad = (self.weight * self.gain).to(x.dtype), self.weight.shape[-1] // 2
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        if self.taps is not None:
-            x = conv2d_resample(x, weight, self.taps, down=2, padding=pad)
-            x = x if bias is None else x + bias[:, None, None]
+        if self.filters:
+            # One pixel more on each side, for the filter of four taps: the result has half the size.
+            x = F.conv2d(blur(x, TAPS, gain=1.0, padding=(pad + 1, pad + 1)), weight, bias, stride=2)
         else:
-            x = F.conv2d(F.avg_pool2d(x, 2) if self.down else x, weight, bias, padding=pad)
+            x = F.conv2d(F.avg_pool2d(x, 2) if self.pools else x, weight, bias, padding=pad)
         if bias is None:
             return x
         x = F.leaky_relu(x, 0.2) * math.sqrt(2)

@@ -105,7 +105,7 @@ def train_encoder(
         parts = {"training": training.claimed, "data": known, "generator": {"sha256": generator.fingerprint}}
         claim(place, {**parts, "discriminator": began})
         ensure_folder(place / SAMPLES)
-        process = _Run(data, place, generator.to(where), training, faces, regions, critic, numbers, command)
+        process = _Run(data, place, generator.to(where), training, faces, regions, critic, began, numbers, command)
         with numbers.rounding(where):
             process.run(until)
         return process.result()
@@ -133,6 +133,7 @@ class _Run:
         faces: Mapping[str, AbstractMetric] | None,
         regions: FindRegions | None,
         critic: Discriminator | None,
+        began: Mapping[str, Any] | None,
         precision: Precision,
         command: str,
     ) -> None:
@@ -142,6 +143,7 @@ class _Run:
         self.regions = _kept(regions, encoder, place, data)
         name = training.metric if training.metric != "auto" else usual_metric(generator)
         self.losses = EncoderLosses(generator, encoder.provides, training, get_metric(name), faces).to(self.device)
+        self.began = began
         self.critic = None if critic is None else critic.to(self.device)
         further = {} if critic is None else {"critic": critic}
         self.trainer = Trainer(encoder, training.schedule, place, **further)
@@ -286,6 +288,7 @@ class _Run:
             "trained_by": self.command,
             "pictures": len(self.data),
             "pictures_sha256": self.data.fingerprint,
+            **({} if self.began is None else {"discriminator_sha256": self.began["sha256"]}),
             "steps": self.trainer.step,
             "seconds": round(self.trainer.seconds),
             "figures": {key: round(value, 4) for key, value in figures.items()},
