@@ -292,6 +292,7 @@ def test_other_layers_of_nvidia_are_refused(tmp_path):
     ("change", "message"),
     [
         ({"convs.1.conv2.0.kernel": torch.ones(4, 4) / 16}, "not the filter 1, 3, 3, 1"),
+        ({"convs.1.conv2.0.kernel": torch.ones(9)}, "not the filter 1, 3, 3, 1"),
         ({"convs.1.skip.1.weight": None}, "lacks arrays, such as blocks.0.skip.weight"),
         ({"convs.2.conv1.0.bias": torch.ones(5)}, "no array of a residual discriminator"),
         ({"convs.0.1.weight": torch.ones(5)}, "no array of a residual discriminator"),
@@ -315,6 +316,7 @@ def test_files_without_a_discriminator_say_what_they_hold(tmp_path, generator, f
         ({"state_dict": layers, "discriminator_state_dict": layers}, "dictionary of state_dict, discriminator_state"),
         ({"models": {"discriminator": layers}}, "'discriminator' is a discriminator of an unknown kind with layer0"),
         (torch.ones(2), "an array of shape"),
+        ({"models": [1.0]}, "a dictionary of models"),
         ({"step": 3, "average": layers, "extra": {}}, "a training of saminv without a discriminator"),
     ):
         with pytest.raises(CheckpointError, match=message):

@@ -127,7 +127,9 @@ def _state(contents: Contents) -> Checkpoint | None:
     """A state dictionary, under one of the usual names or alone."""
     root = contents.root
     inner = root.get("models", root) if isinstance(root, dict) else None
-    tables: dict[str, Table | None] = {name: table_of(inner.get(name)) for name in _KEYS} if inner else {}
+    tables: dict[str, Table | None] = {}
+    if isinstance(inner, dict):
+        tables = {name: table_of(inner.get(name)) for name in _KEYS}
     named = {name: table for name, table in tables.items() if table}
     for part, table in (*named.items(), ("", table_of(root))):
         for names, needed in _SIGNATURES.items():
@@ -171,7 +173,7 @@ def _check_kind(found: Checkpoint) -> None:
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     for name, array in arrays.items():
         if name.endswith(("resample_filter", ".kernel")):
-            kernel = torch.outer(array.float(), array.float()) if array.dim() == 1 else array.float()
+            kernel = torch.outer(array.float(), array.float()) if array.shape == (4,) else array.float()
             if kernel.shape != (4, 4) or not torch.allclose(kernel, torch.outer(taps, taps), atol=1e-4):
                 raise CheckpointError(f"its {name} is not the filter 1, 3, 3, 1, which is the only supported one")
 
