@@ -182,12 +182,80 @@ def nvidia_generator(state: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> 
     return persistent_module(state, attributes=attributes, init_kwargs=kwargs)
 
 
+def nvidia_discriminator(state: Mapping[str, Tensor], kwargs: Mapping[str, Any] | None = None) -> Persistent:
+    """A residual discriminator of NVIDIA's PyTorch code."""
+    kwargs = dict(kwargs or {})
+    clamp, shape = kwargs.get("conv_clamp"), kwargs.get("architecture", "resnet")
+    taps = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
+    state, attributes = dict(state), {}
+    for name in list(state):
+        block, layer = name.split(".")[:2]
+        attributes[block] = {"architecture": shape, "activation": "lrelu"}
+        kind = {} if layer in ("fc", "out") else {"conv_clamp": None if layer == "skip" else clamp}
+        attributes[f"{block}.{layer}"] = {"activation": "linear" if layer in ("skip", "out") else "lrelu", **kind}
+        state[f"{block}.{layer}.resample_filter"] = taps
+    module = persistent_module(state, attributes=attributes, init_kwargs=kwargs)
+    variety = {"mbstd_group_size": 4, "mbstd_num_channels": 1, **kwargs.get("epilogue_kwargs", {})}
+    fields = {name.removeprefix("mbstd_"): value for name, value in variety.items()}
+    empty = {"_parameters": OrderedDict(), "_buffers": OrderedDict(), "_modules": OrderedDict()}
+    module.state["_modules"]["b4"].state["_modules"]["mbstd"] = Persistent("MinibatchStdLayer", {**empty, **fields})
+    module.class_name = "Discriminator"
+    return module
+
+
+def discriminator_names(blocks: int, form: str) -> dict[str, str]:
+    """Published names of the arrays of our discriminator with so many blocks, "nvlabs" or "rosinality"."""
+    found = {}
+    for block in range(blocks):
+        side, number = 4 << (blocks - block), block + 1
+        nvlabs = {"first": f"b{side}.conv0", "second": f"b{side}.conv1", "skip": f"b{side}.skip"}
+        rosinality = {
+            "first": (f"convs.{number}.conv1.0", f"convs.{number}.conv1.1"),
+            "second": (f"convs.{number}.conv2.1", f"convs.{number}.conv2.2"),
+            "skip": (f"convs.{number}.skip.1", ""),
+        }
+        for layer in nvlabs:
+            for k, kind in enumerate(("weight", "bias")[: 1 if layer == "skip" else 2]):
+                place = nvlabs[layer] if form == "nvlabs" else rosinality[layer][k]
+                found[f"blocks.{block}.{layer}.{kind}"] = f"{place}.{kind}"
+    ends = {
+        "nvlabs": {
+            "entry": (f"b{4 << blocks}.fromrgb",) * 2,
+            "last": ("b4.conv",) * 2,
+            "hidden": ("b4.fc",) * 2,
+            "out": ("b4.out",) * 2,
+        },
+        "rosinality": {
+            "entry": ("convs.0.0", "convs.0.1"),
+            "last": ("final_conv.0", "final_conv.1"),
+            "hidden": ("final_linear.0",) * 2,
+            "out": ("final_linear.1",) * 2,
+        },
+    }
+    for layer, places in ends[form].items():
+        found |= {f"{layer}.{kind}": f"{place}.{kind}" for kind, place in zip(("weight", "bias"), places)}
+    return found
+
+
+def rosinality_kernels(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Arrays of rosinality's discriminator with the filters that its files carry."""
+    taps = torch.outer(torch.tensor([1.0, 3.0, 3.0, 1.0]), torch.tensor([1.0, 3.0, 3.0, 1.0])) / 64
+    blocks = {name.split(".")[1] for name in state if name.endswith("skip.1.weight")}
+    return {**state, **{f"convs.{k}.{layer}.0.kernel": taps for k in blocks for layer in ("conv2", "skip")}}
+
+
 def nvidia_pickle(
-    state: Mapping[str, Tensor], kwargs: Mapping[str, Any], protocol: int = 3, averaged: bool = True
+    state: Mapping[str, Tensor],
+    kwargs: Mapping[str, Any],
+    protocol: int = 3,
+    averaged: bool = True,
+    critic: Persistent | None = None,
 ) -> bytes:
     """A pickle of NVIDIA's PyTorch code: G, D, G_ema, keywords of the data, and the augmentation."""
     other = {name: tensor + 1 for name, tensor in state.items() if tensor.is_floating_point()}
-    discriminator = persistent_module({"b4.out.weight": torch.ones(1, 4), "b8.conv0.weight": torch.ones(4, 4, 3, 3)})
+    discriminator = critic or persistent_module(
+        {"b4.out.weight": torch.ones(1, 4), "b8.conv0.weight": torch.ones(4, 4, 3, 3)}
+    )
     content = {
         "training_set_kwargs": EasyDict(class_name="training.dataset.ImageFolderDataset", path="faces.zip"),
         "G": nvidia_generator(other if averaged else state, kwargs),

@@ -3,7 +3,7 @@
 What is here: :func:`read_checkpoint` and what it is made of. ``_contents.py`` turns a file into plain values, inert
 records and arrays (an interpreter of pickles in ``_pickle.py``, the names it knows in ``_stand_ins.py``, archives in
 ``_archive.py``); ``_forms.py`` and ``_other_forms.py`` recognise whose file it is; one file per family of array names,
-such as ``nvlabs.py``, builds the generator.
+such as ``nvlabs.py``, builds the generator. :func:`read_discriminator` has ``discriminators.py``.
 
 How to add one: a function for the form, from contents to a checkpoint; for new names of arrays, a function
 ``<family>_from_<names>`` from (arrays, settings) to a generator, entered in ``_builders.py``.
@@ -23,6 +23,7 @@ from .read import (
     open_checkpoint,
     read_arrays,
     read_checkpoint,
+    read_discriminator,
 )
 from .rosinality import stylegan2_from_rosinality
 from .sam_invertibility import read_sam_invertibility
@@ -42,6 +43,7 @@ __all__ = [
     "printable",
     "read_arrays",
     "read_checkpoint",
+    "read_discriminator",
     "read_sam_invertibility",
     "read_values",
     "save_checkpoint",

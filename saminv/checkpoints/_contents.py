@@ -17,7 +17,7 @@ import torch
 from .._errors import CheckpointError
 from ._archive import Archive
 from ._arrays import NumpyType, Storage, StoredArray, numpy_array
-from ._limits import MAX_HEADER, Budget
+from ._limits import MAX_HEADER, MIB, Budget
 from ._torch_files import first_members, is_torch_archive, read_pickle, read_torch_archive
 
 _NPY = b"\x93NUMPY"
@@ -87,6 +87,25 @@ def read_contents(path: Path) -> Contents:
         return Contents("pickle", read_pickle(data, budget), budget)
     kind = "a text" if _is_text(head) else "of an unknown kind"
     raise CheckpointError(f"it is {kind}: it begins with {head[:24]!r}")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The table in a small JSON file beside a checkpoint; ``what`` it is to the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: If it is not there, or is damaged.
+    """
+    try:
+        if not path.is_file() or path.stat().st_size > MIB:
+            raise CheckpointError(f"{what} {path.name} must lie beside it, and does not")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{what} {path.name} is damaged ({str(error)[:80]})") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{what} {path.name} is no table")
+    return found
 
 
 def _mapped(path: Path) -> memoryview:

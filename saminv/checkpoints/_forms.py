@@ -27,6 +27,7 @@ from ._trees import (
     is_module,
     listed,
     module_table,
+    plain,
     settings_of,
     submodule,
     table_of,
@@ -143,8 +144,8 @@ def nvidia_pytorch(contents: Contents, part: str | None) -> Checkpoint | None:
     more: dict[str, Any] = {"part": chosen, "parts": tuple(name for name in modules if name)}
     if found is None:
         if "b4.out.weight" in table:
-            arrays = gather(table, contents.budget)
-            return Checkpoint("discriminator", "stylegan2", form, "nvlabs", arrays, _keywords(module), **more)
+            arrays, settings = gather(table, contents.budget), _keywords(module) | _observed_critic(module)
+            return Checkpoint("discriminator", "stylegan2", form, "nvlabs", arrays, settings, **more)
         raise CheckpointError(
             f"its {chosen or 'module'} is a {module.kind.rsplit('.', 1)[-1]} of an unknown kind with {listed(table)}"
         )
@@ -168,16 +169,40 @@ def _keywords(module: Record) -> dict[str, Any]:
 
 def _observed(module: Record) -> dict[str, Any]:
     """What the layers of a StyleGAN2 say about themselves, which holds whatever the constructor was called with."""
-    found: dict[str, Any] = {}
     synthesis, mapping = submodule(module, "synthesis"), submodule(module, "mapping")
     assert synthesis is not None and mapping is not None
+    found = _observed_layers(synthesis, ("conv0", "conv1", "torgb"))
+    first = submodule(mapping, "fc0")
+    gain = None if first is None else first.state.get("bias_gain")
+    if isinstance(gain, (int, float)):
+        found["lr_multiplier"] = gain
+    return found
+
+
+def _observed_critic(module: Record) -> dict[str, Any]:
+    """The same of a discriminator."""
+    found = _observed_layers(module, ("conv0", "conv1", "conv", "fc"))
+    last = submodule(module, "b4")
+    variety = None if last is None else submodule(last, "mbstd")
+    if variety is not None:
+        for name in ("group_size", "num_channels"):
+            if name in variety.state:
+                found[f"mbstd_{name}"] = plain(variety.state[name])
+    elif last is not None and "mbstd" in last.state:
+        found["mbstd_num_channels"] = 0
+    return found
+
+
+def _observed_layers(network: Record, layers: tuple[str, ...]) -> dict[str, Any]:
+    """Clamp and architecture, in which all layers of a network have to be alike."""
+    found: dict[str, Any] = {}
     clamps, kinds, shapes = set(), set(), set()
-    for name in synthesis.state["_modules"]:
-        block = submodule(synthesis, name)
+    for name in network.state["_modules"]:
+        block = submodule(network, name)
         if block is None or not re.fullmatch(r"b\d+", name):
             continue
         shapes |= {block.state["architecture"]} if isinstance(block.state.get("architecture"), str) else set()
-        for layer in [submodule(block, inner) for inner in ("conv0", "conv1", "torgb")]:
+        for layer in [submodule(block, inner) for inner in layers]:
             if layer is None:
                 continue
             clamp = layer.state.get("conv_clamp", "absent")
@@ -191,10 +216,6 @@ def _observed(module: Record) -> dict[str, Any]:
         found["architecture"] = shapes.pop()
     if kinds - {"lrelu"}:
         raise CheckpointError(f"its layers have the activation {listed(sorted(kinds))}; supported is lrelu")
-    first = submodule(mapping, "fc0")
-    gain = None if first is None else first.state.get("bias_gain")
-    if isinstance(gain, (int, float)):
-        found["lr_multiplier"] = gain
     return found
 
 

@@ -5,7 +5,6 @@ Nothing in a file is executed: see ``_pickle.py``.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from .._errors import CheckpointError
 from ..generators import AbstractGenerator
 from ._arrays import StoredArray
 from ._builders import build, notes_of
-from ._contents import Contents, read_contents
+from ._contents import Contents, read_contents, read_json
 from ._forms import Form, bare_state, genforce, nvidia_pytorch, nvidia_tensorflow, own_file, recognise, rosinality
 from ._found import Checkpoint
-from ._limits import MIB
 from ._other_forms import directions, feature_style, padinv, psp_family, sam_invertibility, sam_pieces
 from ._told import told
 from ._trees import describe, gather, table_of
+from .discriminators import TRAINING, find_discriminator, our_discriminator
 
 FORMS: tuple[Form, ...] = (
     own_file,
@@ -43,6 +42,10 @@ SUPPORTED = (
     "Supported are NVIDIA's PyTorch and TensorFlow pickles of StyleGAN1, 2 and 3, checkpoints of rosinality, GenForce, "
     "Hammer, PadInv, pSp, e4e, ReStyle and FeatureStyleEncoder, folders of BigGAN-deep, SAM invertibility networks, "
     "directions (.npy, .npz, .pt), and saminv's own .safetensors"
+)
+DISCRIMINATORS = (
+    "Discriminators are read from NVIDIA's PyTorch pickles of StyleGAN2 and 3 (D), from checkpoints of rosinality (d), "
+    "from what saminv convert makes of these, and from folders of saminv train-generator and train-encoder"
 )
 BIGGAN_CONFIG, BIGGAN_WEIGHTS = "config.json", ("pytorch_model.bin", "model.safetensors")
 
@@ -80,6 +83,26 @@ def read_arrays(path: str | Path) -> dict[str, Tensor]:
         if table is None:
             raise CheckpointError(f"it is a {contents.container} with {describe(contents.root)}")
         return {name: tensor.clone() for name, tensor in gather(table, contents.budget).items()}
+
+
+def read_discriminator(path: str | Path) -> Checkpoint:
+    """Read the discriminator in a file, or of a training of ours by its folder; of StyleGAN2, residual, no classes.
+
+    Returns:
+        Its arrays in float32 under the names of :class:`saminv.train.Discriminator`, and as settings the keywords of
+        that.
+
+    Raises:
+        CheckpointError: If the file is damaged or hostile, or holds no discriminator, or one of another kind. Says what
+            was found and what is supported. Nothing in the file has been executed then.
+    """
+    with told(path, supported=DISCRIMINATORS):
+        place = Path(path)
+        if place.is_dir():
+            place = place / TRAINING
+            if not place.is_file():
+                raise CheckpointError(f"it is a folder without {TRAINING}, so no training of saminv that has begun")
+        return our_discriminator(find_discriminator(read_contents(place), place)).owned()
 
 
 def load_checkpoint_generator(path: str | Path, part: str | None = None) -> AbstractGenerator:
@@ -155,18 +178,7 @@ def _read_folder(folder: Path) -> Checkpoint:
 
 def _biggan_settings(folder: Path) -> dict[str, Any]:
     """The configuration beside the weights of a BigGAN-deep."""
-    path = folder / BIGGAN_CONFIG
-    try:
-        if not path.is_file() or path.stat().st_size > MIB:
-            raise CheckpointError(f"its configuration {BIGGAN_CONFIG} must lie beside it, and does not")
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"its configuration {BIGGAN_CONFIG} is damaged ({str(error)[:80]})") from error
-    if not isinstance(settings, dict):
-        raise CheckpointError(f"its configuration {BIGGAN_CONFIG} is no table")
-    return settings
+    return read_json(folder / BIGGAN_CONFIG, "its configuration")
 
 
 __all__ = [
@@ -180,4 +192,5 @@ __all__ = [
     "open_checkpoint",
     "read_arrays",
     "read_checkpoint",
+    "read_discriminator",
 ]

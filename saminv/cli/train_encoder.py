@@ -14,7 +14,15 @@ from ..generators import AbstractGenerator
 from ..metrics import METRICS, MultiLayerIdentity, MultiLayerParsing, get_metric
 from ..metrics._base import AbstractMetric
 from ..segment import PREDICTED_TAU, SEGMENTERS, PredictedInvertibility
-from ..train import EncoderTraining, PredictedRegions, encoder_training_for, train_encoder
+from ..train import (
+    Discriminator,
+    EncoderTraining,
+    PredictedRegions,
+    encoder_training_for,
+    load_discriminator,
+    train_encoder,
+)
+from ..train.discriminators import check_discriminator
 from ..train.encoder import BEST
 from ..train.encoder_settings import CRITICS, NORMS, PARTS, PRESETS, SCALES
 from ..train.generator import TRAINING_PRECISIONS
@@ -76,6 +84,13 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     add("--metric", default="auto", metavar="M", help=f"perceptual metric: {', '.join(METRICS)} (auto)")
     add("--identity", type=Path, metavar="FILE", help="network for the loss identity; pictures are faces then")
     add("--parsing", type=Path, metavar="FILE", help="network for the loss parsing; pictures are faces then")
+    add(
+        "--discriminator",
+        type=Path,
+        metavar="FILE",
+        help="that the loss adversarial begins with: NVIDIA's pickle, rosinality's checkpoint, or a folder of "
+        "train-generator or train-encoder (an untrained one)",
+    )
     add("--gamma", type=float, metavar="G", help="weight of the discriminator's penalty")
     add("--critic", choices=CRITICS, help="discriminator as in PadInv's paper or code (code)")
     add("--norms", choices=NORMS, help="losses as lengths, as papers write them, or means of squares (code)")
@@ -95,6 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # A wrong option is told before thousands of pictures are decoded.
     training = _training(arguments, generator, scale)
     faces, regions = _faces(arguments, training), _regions(arguments, generator, training)
+    discriminator = _discriminator(arguments, generator, training)
     height, width = generator.image_size
     if height != width:
         raise InputError(
@@ -109,6 +125,7 @@ def _run(arguments: argparse.Namespace) -> int:
         training,
         faces=faces,
         regions=regions,
+        discriminator=discriminator,
         device=device,
         precision=arguments.precision,
         command=_told(arguments, scale),
@@ -165,6 +182,17 @@ def _faces(arguments: argparse.Namespace, training: EncoderTraining) -> dict[str
             f"--{idle[0]} names a network for the loss {idle[0]!r}, which has no weight in --preset {training.preset}. "
             f"Give it one, such as --weight {idle[0]}=0.1, or leave the file out."
         )
+    return found
+
+
+def _discriminator(
+    arguments: argparse.Namespace, generator: AbstractGenerator, training: EncoderTraining
+) -> Discriminator | None:
+    """What the adversarial loss begins with, from its file."""
+    if arguments.discriminator is None:
+        return None
+    found = load_discriminator(arguments.discriminator)
+    check_discriminator(found, generator, training)
     return found
 
 

@@ -2,16 +2,17 @@
 invertibility networks, encoders.
 
 What is here: ``loop.py`` (checkpoints, averages, logs, validation), ``adversarial.py`` (discriminator, its losses),
-``augment.py``, ``plots.py``. For generators ``pictures.py`` (a folder of pictures as an array), ``settings.py``,
-``generator.py`` and ``score.py``; for invertibility networks ``errors.py`` (measured error maps on disk),
-``invertibility.py`` (training on such maps) and ``evaluation.py`` (how good predicted maps are); for encoders
-``encoder_settings.py`` (published presets), ``encoder_data.py``, ``encoder_losses.py`` and ``encoder.py``. How to add
-one: a function that takes a model and a stream of batches and uses :class:`Trainer`. May import: everything below
-``demo``.
+``discriminators.py`` (those in files), ``augment.py``, ``plots.py``. For generators ``pictures.py`` (a folder of
+pictures as an array), ``settings.py``, ``generator.py`` and ``score.py``; for invertibility networks ``errors.py``
+(measured error maps on disk), ``invertibility.py`` (training on such maps) and ``evaluation.py`` (how good predicted
+maps are); for encoders ``encoder_settings.py`` (published presets), ``encoder_data.py``, ``encoder_losses.py`` and
+``encoder.py``. How to add one: a function that takes a model and a stream of batches and uses :class:`Trainer`. May
+import: everything below ``demo``.
 """
 
 from .adversarial import Discriminator, PathLength, discriminator_loss, generator_loss, gradient_penalty
 from .augment import Augmentation, DifferentiableAugmentation
+from .discriminators import load_discriminator
 from .encoder import train_encoder
 from .encoder_data import PredictedRegions
 from .encoder_settings import PRESETS as ENCODER_PRESETS
@@ -48,6 +49,7 @@ __all__ = [
     "evaluate_invertibility",
     "generator_loss",
     "gradient_penalty",
+    "load_discriminator",
     "plot_evaluation",
     "plot_generator",
     "plot_training",

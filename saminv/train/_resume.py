@@ -25,7 +25,9 @@ def mixed(seed: int, purpose: str, number: int) -> int:
 
 
 def claim(folder: Path, run: Mapping[str, Any]) -> None:
-    """Note in a folder what is trained on what, as parts of plain values; settings that older notes lack may be new.
+    """Note in a folder what is trained on what, as parts of plain values.
+
+    Settings that older notes lack may be new; a part that they lack was None.
 
     Raises:
         CheckpointError: If it was something else before; the message tells what has changed.
@@ -37,7 +39,7 @@ def claim(folder: Path, run: Mapping[str, Any]) -> None:
         return
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-        other = {part: list(_changes(before[part], run[part], "")) for part in run}
+        other = {part: list(_changes(before.get(part), run[part], "")) for part in run}
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); remove the folder to start anew.") from error
     changed = [part for part in other if other[part]]
@@ -57,7 +59,7 @@ def _changes(before: Any, now: Any, name: str) -> Iterator[str]:
             if key in before:
                 yield from _changes(before[key], now[key], f"{name}.{key}" if name else key)
     elif before != now:
-        yield f"{name} was {_brief(before)}, now {_brief(now)}"
+        yield f"{name or 'it'} was {_brief(before)}, now {_brief(now)}"
 
 
 def _brief(value: Any) -> str:

@@ -9,40 +9,61 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ..generators._style_based import EqualLinear
+from ..generators._style_based import EqualLinear, check_pyramid
+from ..ops.fir import blur
 
 SPREAD_EPS = 1e-8
 """Added to variances over a batch, so that a batch of equal images has a gradient."""
+TAPS = (1, 3, 3, 1)
+"""Of the filter before a halving, where there is one."""
 
 
 class _Conv(nn.Module):
     """Convolution with equalised learning rate, optional halving of the size, leaky ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, down: bool = False, activate: bool = True) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        down: bool = False,
+        activate: bool = True,
+        filtered: bool = False,
+        clamp: float | None = None,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if activate else None
-        self.gain, self.down = 1 / math.sqrt(inputs * kernel * kernel), down
+        self.gain, self.clamp = 1 / math.sqrt(inputs * kernel * kernel), clamp
+        self.pools, self.filters = down and not filtered, down and filtered
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.down:
-            x = F.avg_pool2d(x, 2)
+        weight, pad = (self.weight * self.gain).to(x.dtype), self.weight.shape[-1] // 2
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        x = F.conv2d(x, (self.weight * self.gain).to(x.dtype), bias, padding=self.weight.shape[-1] // 2)
-        return x if bias is None else F.leaky_relu(x, 0.2) * math.sqrt(2)
+        if self.filters:
+            # One pixel more on each side, for the filter of four taps: the result has half the size.
+            x = F.conv2d(blur(x, TAPS, gain=1.0, padding=(pad + 1, pad + 1)), weight, bias, stride=2)
+        else:
+            x = F.conv2d(F.avg_pool2d(x, 2) if self.pools else x, weight, bias, padding=pad)
+        if bias is None:
+            return x
+        x = F.leaky_relu(x, 0.2) * math.sqrt(2)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, filtered: bool, clamp: float | None) -> None:
         super().__init__()
-        self.first, self.second = _Conv(inputs, inputs, 3), _Conv(inputs, outputs, 3, down=True)
-        self.skip = _Conv(inputs, outputs, 1, down=True, activate=False)
+        self.first = _Conv(inputs, inputs, 3, clamp=clamp)
+        self.second = _Conv(inputs, outputs, 3, down=True, filtered=filtered, clamp=clamp)
+        self.skip = _Conv(inputs, outputs, 1, down=True, activate=False, filtered=filtered)
 
     def forward(self, x: Tensor) -> Tensor:
         return (self.skip(x) + self.second(self.first(x))) * math.sqrt(0.5)
@@ -56,23 +77,42 @@ class Discriminator(nn.Module):
         channel_base, channel_max: Channels at resolution r are ``min(channel_base // r, channel_max)``.
         group: Images over which the deviation is taken that tells a lack of variety; the whole batch where None. A
             batch that it does not divide is one group.
+        channel_table: Channels at 4, 8 and so on up to R, instead.
+        filtered: Filter by 1, 3, 3, 1 before every halving, as published networks do, instead of averaging.
+        clamp: Largest magnitude of what layers of convolution give; None for any.
+
+    Raises:
+        InputError: If there is no such resolution, or the table does not fit it.
     """
 
     def __init__(
-        self, resolution: int, channel_base: int = 2048, channel_max: int = 128, *, group: int | None = None
+        self,
+        resolution: int,
+        channel_base: int = 2048,
+        channel_max: int = 128,
+        *,
+        group: int | None = None,
+        channel_table: Sequence[int] | None = None,
+        filtered: bool = False,
+        clamp: float | None = None,
     ) -> None:
         super().__init__()
-        if resolution < 8 or resolution & (resolution - 1):
-            raise InputError(f"resolution must be a power of two from 8 up, got {resolution}.")
-        self.group = group
+        table = None if channel_table is None else tuple(channel_table)
+        check_pyramid(resolution, table, None)
+        self.resolution, self.group, self.filtered, self.clamp = resolution, group, filtered, clamp
         sizes = [resolution >> i for i in range(int(math.log2(resolution)) - 1)]
-        channels = [min(channel_base // size, channel_max) for size in sizes]
-        self.entry = _Conv(3, channels[0], 1)
-        self.blocks = nn.ModuleList(_Block(a, b) for a, b in itertools.pairwise(channels))
-        self.last = _Conv(channels[-1] + 1, channels[-1], 3)
+        channels = [min(channel_base // size, channel_max) for size in sizes] if table is None else table[::-1]
+        self.entry = _Conv(3, channels[0], 1, clamp=clamp)
+        self.blocks = nn.ModuleList(_Block(a, b, filtered, clamp) for a, b in itertools.pairwise(channels))
+        self.last = _Conv(channels[-1] + 1, channels[-1], 3, clamp=clamp)
         self.hidden = EqualLinear(channels[-1] * 16, channels[-1])
         self.out = EqualLinear(channels[-1], 1)
         self.to(memory_format=torch.channels_last)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its arrays do not show, as plain values."""
+        return {"group": self.group, "filtered": self.filtered, "clamp": self.clamp}
 
     def forward(self, image: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Logits of images; features larger than 4x4 are computed in ``dtype``, that of the images where None."""

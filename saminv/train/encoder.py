@@ -30,6 +30,7 @@ from ..optim.precision import Precision
 from ..regions import Regions
 from ._resume import Ahead, claim, mixed
 from .adversarial import Discriminator
+from .discriminators import check_discriminator, learning_copy, load_discriminator, noted
 from .encoder_data import Examples, KeptRegions, PictureSource, draw_noise, draw_samples
 from .encoder_losses import Batch, EncoderLosses, adversarial_loss, critic_loss, critic_penalty, unlike
 from .encoder_settings import FULL, STYLES, EncoderTraining
@@ -42,8 +43,8 @@ SHEET = 12
 SHEET_COLUMNS = 6
 TOGETHER = 8
 """Pictures that are validated together."""
-CRITIC = {"channel_base": 16384, "channel_max": 512}
-"""Channels of the discriminator where the generator does not say its own."""
+CHANNELS = {"channel_base": 16384, "channel_max": 512}
+"""Channels of an untrained discriminator where the generator does not say its own."""
 
 FindRegions = Callable[[Tensor], Regions]
 
@@ -56,6 +57,7 @@ def train_encoder(
     *,
     faces: Mapping[str, AbstractMetric] | None = None,
     regions: FindRegions | None = None,
+    discriminator: str | Path | Discriminator | None = None,
     device: str | torch.device | None = None,
     precision: str = "auto",
     until: int | None = None,
@@ -76,6 +78,8 @@ def train_encoder(
         faces: Metrics for the losses "identity" and "parsing"; without one the loss does not count.
         regions: Regions of images, for encoders that take them, such as :class:`PredictedRegions`. They are found
             once for each picture and kept in the folder. Samples are in the style space everywhere.
+        discriminator: The one that the loss "adversarial" begins with, as :func:`load_discriminator` opens it; it stays
+            as it is, and a copy learns. An untrained one if None. Its digest belongs to the training's settings.
         device: On which it is trained; that of the generator if None.
         precision: Of features: "fp32", "tf32" or "bf16"; "auto" is "bf16" on a GPU that has it, "tf32" on another one
             and "fp32" on the CPU, where "bf16" applies to the encoder alone.
@@ -83,8 +87,9 @@ def train_encoder(
         command: What the card of the encoder says it was trained by.
 
     Raises:
-        InputError: If pictures, generator, regions or settings do not fit together.
-        CheckpointError: If the folder holds a training with other settings, pictures or generator, or is damaged.
+        InputError: If pictures, generator, regions, discriminator or settings do not fit together.
+        CheckpointError: If the folder holds a training with other settings, pictures, generator or discriminator, or
+            is damaged, or if no discriminator can be read.
         RunError: If another process trains in the folder.
         TrainingError: If losses or gradients are no longer finite.
         OutputError: If something cannot be written; the last checkpoint stays.
@@ -93,11 +98,14 @@ def train_encoder(
     where = generator.device if device is None else torch.device(device)
     numbers = find_training_precision(precision, where)
     _check_fit(data, generator)
+    critic = _first_critic(discriminator, generator, training)
+    began = None if critic is None or discriminator is None else noted(critic)
     with _locked(place):
         known = {"pictures": len(data), "sha256": data.fingerprint, "regions": getattr(regions, "claimed", None)}
-        claim(place, {"training": training.claimed, "data": known, "generator": {"sha256": generator.fingerprint}})
+        parts = {"training": training.claimed, "data": known, "generator": {"sha256": generator.fingerprint}}
+        claim(place, {**parts, "discriminator": began})
         ensure_folder(place / SAMPLES)
-        process = _Run(data, place, generator.to(where), training, faces, regions, numbers, command)
+        process = _Run(data, place, generator.to(where), training, faces, regions, critic, began, numbers, command)
         with numbers.rounding(where):
             process.run(until)
         return process.result()
@@ -124,6 +132,8 @@ class _Run:
         training: EncoderTraining,
         faces: Mapping[str, AbstractMetric] | None,
         regions: FindRegions | None,
+        critic: Discriminator | None,
+        began: Mapping[str, Any] | None,
         precision: Precision,
         command: str,
     ) -> None:
@@ -133,11 +143,10 @@ class _Run:
         self.regions = _kept(regions, encoder, place, data)
         name = training.metric if training.metric != "auto" else usual_metric(generator)
         self.losses = EncoderLosses(generator, encoder.provides, training, get_metric(name), faces).to(self.device)
-        further = {}
-        if training.counts("adversarial"):
-            further["critic"] = _new_critic(generator, training)
+        self.began = began
+        self.critic = None if critic is None else critic.to(self.device)
+        further = {} if critic is None else {"critic": critic}
         self.trainer = Trainer(encoder, training.schedule, place, **further)
-        self.critic = further.get("critic")
         self.held = min(training.validation, max(1, len(data) // 10))
         self.examples = Ahead(Examples(data, self.held, training.batch, training.seed), ahead=self.device.type != "cpu")
 
@@ -279,6 +288,7 @@ class _Run:
             "trained_by": self.command,
             "pictures": len(self.data),
             "pictures_sha256": self.data.fingerprint,
+            **({} if self.began is None else {"discriminator_sha256": self.began["sha256"]}),
             "steps": self.trainer.step,
             "seconds": round(self.trainer.seconds),
             "figures": {key: round(value, 4) for key, value in figures.items()},
@@ -310,10 +320,19 @@ def _new_encoder(generator: AbstractGenerator, training: EncoderTraining) -> Abs
     return encoder.train()
 
 
-def _new_critic(generator: AbstractGenerator, training: EncoderTraining) -> Discriminator:
-    shape = {name: getattr(generator.config, name, usual) for name, usual in CRITIC.items()}
+def _first_critic(
+    given: str | Path | Discriminator | None, generator: AbstractGenerator, training: EncoderTraining
+) -> Discriminator | None:
+    """The discriminator before the first step, where the training has one: a copy of the given one, or untrained."""
+    if given is not None:
+        found = given if isinstance(given, Discriminator) else load_discriminator(given)
+        check_discriminator(found, generator, training)
+        return learning_copy(found)
+    if not training.counts("adversarial"):
+        return None
+    shape: dict[str, Any] = {name: getattr(generator.config, name, usual) for name, usual in CHANNELS.items()}
     with _seeded(mixed(training.seed, "critic", 0), torch.device("cpu")):
-        return Discriminator(generator.image_size[0], **shape).to(generator.device)
+        return Discriminator(generator.image_size[0], **shape)
 
 
 def _kept(
