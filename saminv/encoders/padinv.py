@@ -200,8 +200,8 @@ class PadInvEncoder(AbstractEncoder):
             spare = side - (_side(shape) + 2 if number else shape[1])
             if shape[0] != channels or spare < 0 or spare % 2:
                 raise InputError(
-                    f"This encoder gives P{number} of {channels} channels on maps of {side} x {side}; this generator needs "
-                    f"{list(shape)}. Take an encoder that was trained for it."
+                    f"This encoder gives P{number} of {channels} channels on maps of {side} x {side}; this generator "
+                    f"needs {list(shape)}. Take an encoder that was trained for it."
                 )
 
     def _encode(self, image: Tensor, generator: AbstractGenerator, regions: Regions | None) -> Latents:
