@@ -58,7 +58,8 @@ DEFAULT_RATE = 0.1
 LONE_RATE = 0.2
 """The default of a style space that has no other space beside it."""
 HIGHEST_RATE = 0.3
-"""To which the rate of the style space rises in runs of fewer steps than usual."""
+"""To which the rate of the style space rises in runs of fewer steps than usual. From what an encoder says it does not
+rise: such a run has not as far to go, and some leave a good start."""
 SOLVERS = ("auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs")
 STARTS = ("auto", "nearest", "mean", "none")
 """Starts without an encoder, by name."""
@@ -170,7 +171,7 @@ def _single(
         encoder=start,
         weights=weighted,
         losses={name: get_metric(loss).to(opened.device, opened.dtype) for name, loss in (losses or {}).items()},
-        descent=_descent(solver, rate, rates, options, resolved, steps),
+        descent=_descent(solver, rate, rates, options, resolved, steps, near=isinstance(start, AbstractEncoder)),
         frozen=_frozen(frozen, resolved),
         stop_at=_stop_at(stop_at or {}),
         noise=noise,
@@ -261,11 +262,15 @@ def _descent(
     options: SpaceOptions,
     spaces: Sequence[AbstractSpace],
     steps: int,
+    near: bool,
 ) -> AbstractSolver:
-    """The solver that a name stands for, with the rates that were given or else suit the spaces and the steps."""
+    """The solver that a name stands for, with the rates that were given or else suit the spaces and the steps.
+
+    ``near`` says whether the run starts from what an encoder says.
+    """
     usual = {"F": DEFAULT_FEATURE_RATE} if options.whiten_features else {}
     usual["G"] = DEFAULT_WEIGHT_RATE
-    usual |= _style_rate(spaces, options, steps, rate, rates or {})
+    usual |= _style_rate(spaces, options, DEFAULT_STEPS if near else steps, rate, rates or {})
     adam = Adam(DEFAULT_RATE if rate is None else rate, {**usual, **_checked_rates(rates or {}, spaces)})
     if isinstance(solver, AbstractSolver) or solver == "lbfgs":
         if rate is not None or rates:

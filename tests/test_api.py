@@ -16,6 +16,7 @@ import saminv
 from saminv import CheckpointError, GivenInvertibility, GivenRegions, InputError, Regions, Solution, Status
 from saminv._arguments import make_recipe
 from saminv._recipe import DEFAULT_TAU, FAR_TAU
+from saminv.encoders import make_encoder
 from saminv.generators import save_generator
 from saminv.images import from_uint8
 from saminv.metrics.pixel import MSE
@@ -477,6 +478,15 @@ def test_styles_go_faster_alone_and_in_short_runs(spaces, settings, rates):
     assert isinstance(recipe.descent, Adam) and recipe.descent.rate == 0.1
     found = {name: recipe.descent.rates.get(name, 0.1) for name in ("W", "W+", "F")}
     assert found == pytest.approx({"W": 0.1, "W+": 0.1, "F": 1.0, **rates})
+
+
+def test_short_runs_from_an_encoder_go_no_faster():
+    settings = {"generator": toy_stylegan2(), "metric": "mse", "segmenter": "none", "steps": 50}
+    network = {"widths": (4, 4, 4, 4), "blocks": (1, 1, 1, 1)}
+    encoder = make_encoder("feature-style", settings["generator"], **network)
+    for spaces, rates in ((["W+"], {"W+": 0.2}), (["W+", "F4"], {})):
+        found = make_recipe(spaces, encoder=encoder, **settings).descent.rates
+        assert {name: found.get(name) for name in ("W", "W+")} == {"W": None, "W+": None, **rates}
 
 
 @pytest.mark.parametrize("solver", ["auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs", LBFGS(memory=3)])
