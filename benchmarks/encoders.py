@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,13 +30,31 @@ from saminv.encoders import ENCODERS
 TOGETHER = 8
 """Scenes that are inverted in one batch."""
 COLD = 300
-BUDGETS = (30, 60, COLD)
+BUDGETS = (30, 60, 100, COLD)
+
+
+@dataclass(frozen=True)
+class Warm:
+    """A start by an encoder, and what it is held against.
+
+    Attributes:
+        encoder: Its name.
+        spaces: That the run is in.
+        cold: Spaces of the run of :data:`COLD` steps from the mean w.
+        budgets: Steps of the runs.
+    """
+
+    encoder: str
+    spaces: tuple[str, ...]
+    cold: tuple[str, ...]
+    budgets: tuple[int, ...] = BUDGETS
+
+
 WARM = {
-    "W+": (["W+"], "demo-padinv"),
-    "W+, by Feature-Style's": (["W+"], "demo-feature-style"),
-    "SAM": (list(SAM), "demo-sam"),
+    "W+": Warm("demo-feature-style", ("W+",), ("W+",)),
+    "W+ and FS5, against W+": Warm("demo-feature-style", ("W+", "FS5"), ("W+",), (30, 60)),
+    "SAM": Warm("demo-sam", SAM, SAM),
 }
-"""Spaces and the encoder that starts them."""
 PLAIN = "PadInv's without padding"
 ALONE = {
     "padinv": (["W+", "P"], "demo-padinv"),
@@ -56,17 +75,18 @@ def task(chunk: Scene, options: Options) -> Record:
     images = torch.cat([scene.batch.images for scene in scenes])
     scale = options.steps / COLD
     rows: list[Record] = [{"starts": {}, "alone": {}} for _ in scenes]
-    known: dict[tuple[str, ...], list[float]] = {}
+    known: Record = {}
 
     def reached(spaces: Sequence[str], start: str, budget: int) -> list[float]:
         steps = max(1, round(scale * budget))
         solution = saminv.invert(images, spaces, encoder=start, steps=steps, **settings_of(spaces))
         return [float(psnr) for psnr in solution.stats["psnr"]]
 
-    for name, (spaces, encoder) in shipped(WARM).items():
-        cold = known.setdefault(tuple(spaces), [])
-        cold += [] if cold else reached(spaces, "mean", COLD)
-        found = {("mean", COLD): cold, **{(encoder, budget): reached(spaces, encoder, budget) for budget in BUDGETS}}
+    for name, warm in there(WARM).items():
+        cold = known.setdefault(warm.cold, [])
+        cold += [] if cold else reached(warm.cold, "mean", COLD)
+        found = {("mean", COLD): cold}
+        found |= {(warm.encoder, budget): reached(warm.spaces, warm.encoder, budget) for budget in warm.budgets}
         for (start, budget), values in found.items():
             for row, psnr in zip(rows, values):
                 row["starts"].setdefault(name, {}).setdefault(start, {})[str(budget)] = psnr
@@ -97,17 +117,22 @@ def shipped(rows: dict[str, tuple[list[str], str]]) -> dict[str, tuple[list[str]
     return {name: row for name, row in rows.items() if row[1] in ENCODERS}
 
 
+def there(starts: dict[str, Warm]) -> dict[str, Warm]:
+    """Those whose encoder comes with the package."""
+    return {name: warm for name, warm in starts.items() if warm.encoder in ENCODERS}
+
+
 def gains(records: Sequence[Record], name: str, budget: int) -> list[float]:
     """By how many dB so many steps from the encoder are above the cold start, by scene."""
     rows = [row["starts"][name] for record in records for row in record.values()]
-    return [row[WARM[name][1]][str(budget)] - row["mean"][str(COLD)] for row in rows]
+    return [row[WARM[name].encoder][str(budget)] - row["mean"][str(COLD)] for row in rows]
 
 
 def start_table(records: Sequence[Record]) -> str:
     """Medians by start and budget."""
     rows: list[list[object]] = []
-    for name, (_, encoder) in shipped(WARM).items():
-        for start, budget in (("mean", COLD), *itertools.product([encoder], BUDGETS)):
+    for name, warm in there(WARM).items():
+        for start, budget in (("mean", COLD), *itertools.product([warm.encoder], warm.budgets)):
             psnr = [median(records, group, "starts", name, start, str(budget)) for group in GROUPS]
             found = [] if start == "mean" else gains(records, name, budget)
             rest = [statistics.median(found), sum(x < -1 for x in found)] if found else [None, None]
@@ -130,7 +155,7 @@ def alone_table(records: Sequence[Record]) -> str:
 
 def enough(records: Sequence[Record], name: str) -> float | None:
     """Least budget from which half of the scenes are at the PSNR of their cold start or above it."""
-    reached = [budget for budget in BUDGETS if statistics.median(gains(records, name, budget)) >= 0]
+    reached = [budget for budget in WARM[name].budgets if statistics.median(gains(records, name, budget)) >= 0]
     return float(min(reached)) if reached else None
 
 
@@ -143,11 +168,14 @@ def difference(records: Sequence[Record], group: str, one: str, other: str, key:
 def figures(records: Sequence[Record]) -> list[Record]:
     """The figures that are held against bars."""
     found = []
-    for name, (_, encoder) in shipped(WARM).items():
-        label = f"steps from {encoder} to the PSNR of {COLD} from the mean w, {name}"
+    for name, warm in there(WARM).items():
+        label = f"steps from {warm.encoder} to the PSNR of {COLD} from the mean w, {name}"
         found.append(figure(label, enough(records, name), at_most=60))
-        final = statistics.median(gains(records, name, COLD))
-        found.append(figure(f"final PSNR from {encoder}, median gain, {name}", final, at_least=-0.1, unit="dB"))
+        if COLD in warm.budgets:
+            final = statistics.median(gains(records, name, COLD))
+            found.append(
+                figure(f"final PSNR from {warm.encoder}, median gain, {name}", final, at_least=-0.1, unit="dB")
+            )
     for group, words in GROUPS.items():
         gain = difference(records, group, "padinv", PLAIN, "psnr")
         found.append(figure(f"padinv above the same without padding, PSNR {words}", gain, at_least=2, unit="dB"))

@@ -320,7 +320,7 @@ def test_encoders(tmp_path: Path, cache: Path, single_thread, monkeypatch: pytes
         pytest.skip("no encoder is bundled: there is none in saminv/weights")
     [scene] = run_benchmark("encoders", cache, tmp_path)["scenes"]
     assert scene["strangers"]["alone"].keys() == module.shipped(module.ALONE).keys()
-    assert scene["strangers"]["starts"].keys() == module.shipped(module.WARM).keys()
+    assert scene["strangers"]["starts"].keys() == module.there(module.WARM).keys()
 
 
 @pytest.mark.slow

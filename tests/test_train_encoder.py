@@ -118,9 +118,12 @@ def test_faces_have_no_discriminator_and_others_no_identity(generator):
     assert "identity" not in others.weights and others.weights["adversarial"] == 0.03
 
 
-def test_the_width_of_padinv_is_that_of_the_constant_input(generator):
-    assert encoder_training_for("padinv", generator, "small").network["widths"][-1] == 12
+def test_a_full_padinv_is_as_wide_as_the_constant_input(generator):
+    assert encoder_training_for("padinv", generator).network["widths"] == (1, 3, 6, 12)
     assert encoder_training_for("padinv").network["widths"] == (64, 128, 256, 512)
+    # A small one has a convolution of its own for it.
+    small = encoder_training_for("padinv", generator, "small").network
+    assert small["anchored"] and small["widths"][-1] == 96
 
 
 @pytest.mark.parametrize(
