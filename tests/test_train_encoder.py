@@ -410,8 +410,9 @@ def test_samples_teach_their_styles(generator, tmp_path):
     assert latent[-1] < 0.85 * latent[0]
 
 
-def test_half_precision_of_the_encoder_trains(generator, tmp_path):
-    encoder = train("feature-style", generator, tmp_path, precision="bf16")
+@pytest.mark.parametrize("preset", ["padinv", "feature-style", "sam"])
+def test_half_precision_of_the_encoder_trains(generator, tmp_path, preset):
+    encoder = train(preset, generator, tmp_path, precision="bf16")
     assert all(bool(x.isfinite().all()) and x.dtype == torch.float32 for x in arrays(encoder).values())
 
 

@@ -211,7 +211,9 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Pictures at another size, bilinearly, smoothed where they shrink (as Pillow does it)."""
     if tuple(image.shape[-2:]) == tuple(size):
         return image
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+    # This is not there in half precision on a CPU.
+    single = image.float() if image.device.type == "cpu" and image.itemsize == 2 else image
+    return F.interpolate(single, size=size, mode="bilinear", align_corners=False, antialias=True).to(image.dtype)
 
 
 def usual_config(generator: AbstractGenerator, largest: int = 256) -> dict[str, Any]:

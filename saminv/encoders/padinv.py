@@ -181,9 +181,8 @@ class PadInvEncoder(AbstractEncoder):
             return codes, {}
         extracted = self.extractor(levels[-1 - self.config.level])
         if self.config.anchored:
-            # Smoothed shrinking is not there in half precision on a CPU.
-            whole, sides = extracted.to(self._like), zip(self.paddings.items(), self.config.sides)
-            return codes, {int(k): head(resized(whole, (side, side))) for (k, head), side in sides}
+            sides = zip(self.paddings.items(), self.config.sides)
+            return codes, {int(k): head(resized(extracted, (side, side))) for (k, head), side in sides}
         shared = F.interpolate(extracted, [self.config.map_side] * 2, mode="bicubic", align_corners=True)
         maps = {0: shared} if self.config.paddings[0] == 0 else {}
         return codes, maps | {int(k): head(shared) for k, head in self.paddings.items()}
