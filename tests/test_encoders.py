@@ -709,7 +709,7 @@ def test_paddings_are_read_off_the_level_of_the_largest_padded_feature():
     for side, level in ((256, 1), (128, 2), (64, 2), (512, 0)):
         assert PadInvConfig.level == 1
         assert make_encoder("padinv", generator, image_size=(side, side), **settings).config.level == level
-    with pytest.raises(InputError, match="level from 0 to 2"):
+    with pytest.raises(InputError, match="level must be from 0 to 2"):
         PadInvConfig(12, 12, level=3)
 
 
