@@ -40,9 +40,7 @@ PADINV = {
     "padinv-p3": "+ P0, 1, 3",
     "padinv-p5": "+ P0, 1, 3, 5",
     "padinv": "+ P0, 1, 3, 5, 7",
-    "padinv-p9": "+ P0, 1, 3, 5, 7, 9",
     "padinv-no-mean": "+ P0, 1, 3, 5, 7, without the mean-latent loss",
-    "padinv-free": "+ P0, 1, 3, 5, 7, nothing holds codes",
 }
 """Trainings of the first table, and what their rows are called."""
 GROWING = ("plain", "padinv-p0", "padinv-p1", "padinv-p3", "padinv-p5", "padinv")
@@ -140,9 +138,7 @@ def figures(records: Sequence[Record]) -> list[Record]:
     ]
     pairs = {
         "W+ and P above W+": ("padinv", "plain"),
-        "what P9 adds": ("padinv-p9", "padinv"),
         "without the mean-latent loss minus with it": ("padinv-no-mean", "padinv"),
-        "nothing holds codes minus the usual": ("padinv-free", "padinv"),
         **{f"{STYLE[name]} minus (D)": (name, BASELINE) for name in STYLE if name != BASELINE},
     }
     for label, (one, other) in pairs.items():
