@@ -3,19 +3,19 @@
 Scenes are rendered at 64 pixels, written as PNG files and read back as anybody's pictures would be; ``--scenes`` says
 how many. A generator is then trained on them for ``--steps`` steps with the usual settings of a processor and
 ``--workers`` threads. The score is the Fréchet distance of features of the demo's vision network; it is no FID. An
-interrupted training goes on.
+interrupted training goes on, and so does a finished one where more steps are asked for.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import shutil
 import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import scipy.stats
 import torch
 from common import Options, Record, figure, parse, ratio, report, state_of_code, table
 from tqdm import tqdm
@@ -34,7 +34,9 @@ FIRST_SEED = 3_000_000
 """Seed of the first scenes; other trainings and the held-out scenes have theirs elsewhere."""
 TOGETHER = 50
 SCORED = 500
-SCORES_IN_ALL = 8
+SAVE_KIMG, SCORE_KIMG = 2.0, 10.0
+LEAST_SCORES = 8
+"""Of a training that is too short for one each ``SCORE_KIMG``."""
 
 
 def write_pictures(folder: Path, count: int) -> Path:
@@ -49,7 +51,7 @@ def write_pictures(folder: Path, count: int) -> Path:
 
 
 def settings(options: Options) -> GeneratorTraining:
-    """The usual training of so many steps, with scores at eight points of it."""
+    """The usual training of so many steps."""
     usual = training_for(SIDE, options.scenes)
     batch = min(usual.batch, options.scenes)
     kimg = options.steps * batch / 1000
@@ -58,15 +60,17 @@ def settings(options: Options) -> GeneratorTraining:
         options.scenes,
         batch=batch,
         kimg=kimg,
-        score_kimg=kimg / SCORES_IN_ALL,
-        save_kimg=kimg / SCORES_IN_ALL,
+        score_kimg=min(SCORE_KIMG, kimg / LEAST_SCORES),
+        save_kimg=min(SAVE_KIMG, kimg / LEAST_SCORES),
         score_images=min(SCORED, options.scenes),
     )
 
 
 def place_of(options: Options) -> Path:
-    """Folder of the training, another one whenever its settings or the code change."""
-    digest = hashlib.sha256(f"{state_of_code()} {options.scenes} {options.steps}".encode())
+    """Folder of the training, another one whenever the code or its settings change, but for its length."""
+    training = settings(options)
+    marks = f"{training.score_kimg} {training.save_kimg}"
+    digest = hashlib.sha256(f"{state_of_code()} {options.scenes} {marks}".encode())
     for path in sorted((Path(saminv.__file__).parent / "train").glob("*.py")):
         digest.update(path.read_bytes())
     return options.cache / "train_generator" / digest.hexdigest()[:32]
@@ -85,7 +89,7 @@ def train(options: Options) -> tuple[Path, list[Record]]:
         print("\nThe training was interrupted. Call it again with the same settings, and it goes on.", file=sys.stderr)
         raise SystemExit(130) from None
     speeds = {row["step"]: row["images_per_second"] for row in read_rows(place / LOG)}
-    rows = read_rows(place / SCORES)
+    rows = [row for row in read_rows(place / SCORES) if row["step"] <= options.steps]
     return place, [{**row, "images_per_second": speeds.get(row["step"])} for row in rows]
 
 
@@ -95,18 +99,26 @@ def score_table(records: Sequence[Record]) -> str:
     return table(["thousand images shown", "score", "images per second", "minutes in all"], rows, digits=1)
 
 
+def falling(scores: Sequence[float]) -> list[Record]:
+    """Whether scores fall: late ones by early ones, and how well they are ordered."""
+    part = max(1, len(scores) // 4)
+    few = len(scores) < LEAST_SCORES
+    first, last = (None, None) if few else (statistics.mean(scores[:part]), statistics.mean(scores[-part:]))
+    order = None if few else float(scipy.stats.spearmanr(range(len(scores)), scores).statistic)
+    return [
+        figure("mean score of the last quarter, as a part of the first quarter's", ratio(last, first), at_most=0.7),
+        figure("rank correlation of scores and images shown", order, at_most=-0.7),
+    ]
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
-    options = parse("train_generator", __doc__, argv, scenes=2000, steps=2000)
+    options = parse("train_generator", __doc__, argv, scenes=2000, steps=18750)
     place, records = train(options)
     speeds = [row["images_per_second"] for row in records if row["images_per_second"]]
-    scores = [row["score"] for row in records]
-    late, first = (statistics.mean(scores[-2:]), scores[0]) if scores else (None, None)
-    falls = [later < earlier for earlier, later in itertools.pairwise(scores)]
     found = [
         figure(f"images per second at {SIDE} pixels", statistics.median(speeds) if speeds else None),
-        figure("mean of the last two scores, as a part of the first", ratio(late, first), at_most=0.7),
-        figure("part of the scores that are below the one before", ratio(float(sum(falls)), float(len(falls)))),
+        *falling([row["score"] for row in records]),
     ]
     report("train_generator", options, [score_table(records)], found, records, page="performance.md")
     if options.docs is not None and check_plots():

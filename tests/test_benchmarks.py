@@ -311,6 +311,15 @@ def test_train_generator(tmp_path: Path, cache: Path, single_thread) -> None:
     assert (tmp_path / "pictures/train_generator_samples.png").exists()
 
 
+def test_falling_scores() -> None:
+    falling = importlib.import_module("train_generator").falling
+    part, order = falling([10.0, 11.0, 9.0, 7.0, 8.0, 5.0, 4.0, 4.5])
+    assert part["value"] == pytest.approx(4.25 / 10.5) and part["met"] and order["value"] < -0.9 and order["met"]
+    part, order = falling([12.0, 10.8, 10.0, 13.5, 10.8, 9.5, 10.1, 12.1])
+    assert part["met"] is False and order["met"] is False
+    assert [figure["value"] for figure in falling([1.0, 2.0])] == [None, None]
+
+
 def test_encoders(tmp_path: Path, cache: Path, single_thread, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("encoders")
     monkeypatch.setattr(module, "PLAIN_FILE", tmp_path / "none")

@@ -26,7 +26,11 @@ TAPS = (1, 3, 3, 1)
 
 
 class _Conv(nn.Module):
-    """Convolution with equalised learning rate, optional halving of the size, leaky ReLU."""
+    """Convolution with equalised learning rate, optional halving of the size, leaky ReLU.
+
+    Its result is multiplied by ``scale``, and by the gain of the leaky ReLU, as a part of weight and bias: so neither
+    large maps nor their gradients are multiplied once more.
+    """
 
     def __init__(
         self,
@@ -37,16 +41,19 @@ class _Conv(nn.Module):
         activate: bool = True,
         filtered: bool = False,
         clamp: float | None = None,
+        scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if activate else None
-        self.gain, self.clamp = 1 / math.sqrt(inputs * kernel * kernel), clamp
+        self.scale = scale * (math.sqrt(2) if activate else 1.0)
+        self.gain = self.scale / math.sqrt(inputs * kernel * kernel)
+        self.clamp = None if clamp is None else scale * clamp
         self.pools, self.filters = down and not filtered, down and filtered
 
     def forward(self, x: Tensor) -> Tensor:
         weight, pad = (self.weight * self.gain).to(x.dtype), self.weight.shape[-1] // 2
-        bias = None if self.bias is None else self.bias.to(x.dtype)
+        bias = None if self.bias is None else (self.bias * self.scale).to(x.dtype)
         if self.filters:
             # One pixel more on each side, for the filter of four taps: the result has half the size.
             x = F.conv2d(blur(x, TAPS, gain=1.0, padding=(pad + 1, pad + 1)), weight, bias, stride=2)
@@ -54,19 +61,20 @@ class _Conv(nn.Module):
             x = F.conv2d(F.avg_pool2d(x, 2) if self.pools else x, weight, bias, padding=pad)
         if bias is None:
             return x
-        x = F.leaky_relu(x, 0.2) * math.sqrt(2)
+        x = F.leaky_relu(x, 0.2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
 class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, filtered: bool, clamp: float | None) -> None:
         super().__init__()
+        half = math.sqrt(0.5)
         self.first = _Conv(inputs, inputs, 3, clamp=clamp)
-        self.second = _Conv(inputs, outputs, 3, down=True, filtered=filtered, clamp=clamp)
-        self.skip = _Conv(inputs, outputs, 1, down=True, activate=False, filtered=filtered)
+        self.second = _Conv(inputs, outputs, 3, down=True, filtered=filtered, clamp=clamp, scale=half)
+        self.skip = _Conv(inputs, outputs, 1, down=True, activate=False, filtered=filtered, scale=half)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.skip(x) + self.second(self.first(x))) * math.sqrt(0.5)
+        return self.skip(x) + self.second(self.first(x))
 
 
 class Discriminator(nn.Module):

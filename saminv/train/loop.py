@@ -111,9 +111,9 @@ class Trainer(Generic[Model]):
         self.model, self.config, self.folder, self.extra = model, config, Path(folder), extra
         self.folder.mkdir(parents=True, exist_ok=True)
         self.average: Model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas)
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=config.betas, fused=True)
         self.extra_optimisers = {
-            name: torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=config.extra_betas)
+            name: torch.optim.Adam(module.parameters(), lr=config.learning_rate, betas=config.extra_betas, fused=True)
             for name, module in extra.items()
             if any(True for _ in module.parameters())
         }
