@@ -279,9 +279,13 @@ def test_a_picture_does_not_depend_on_those_beside_it(pictures, architecture):
                     assert_close(tensor, together[name][key][row : row + 1], 1e-12, f"{name} {key}")
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_gradients_reach_every_weight(generator, pictures, architecture):
-    encoder = tiny(architecture, generator).train().requires_grad_()
+POOLED = [("gradual", {"pooled": 2}), ("padinv", {"pooled": 2}), ("padinv", {"pooled": 2, "paddings": ()})]
+POOLED += [("sam", {"pooled": 2})]
+
+
+@pytest.mark.parametrize(("architecture", "settings"), [*((name, {}) for name in ARCHITECTURES), *POOLED])
+def test_gradients_reach_every_weight(generator, pictures, architecture, settings):
+    encoder = tiny(architecture, generator, **settings).train().requires_grad_()
     found = encoder.encode(pictures, generator, halves(generator, 3, ["W+", "F4", "F6"]))
     sum(x.square().sum() for value in found.values() for x in value.values()).backward()
     idle = [name for name, weight in encoder.named_parameters() if weight.grad is None]
@@ -528,6 +532,10 @@ def damaged(folder: Path, generator) -> dict[str, tuple[Path, str]]:
         "other shape": (wrapped("shape.pt", {**whole, last: torch.zeros(3)}), "should be .12., found .3."),
         "not finite": (wrapped("nan.pt", {**whole, last: torch.full((12,), torch.nan)}), "infinite or not a number"),
         "other type": (wrapped("type.pt", whole, encoder_type="Mine"), "encoder_type='Mine'"),
+        "one vector": (
+            wrapped("single.pt", whole, encoder_type="BackboneEncoderUsingLastLayerIntoW"),
+            "LastLayerIntoW reads all styles off one vector; those that load: GradualStyleEncoder",
+        ),
         "sketches": (
             wrapped("sketch.pt", {**whole, first: torch.zeros(4, 1, 3, 3)}),
             "1 channels; encoders of sketches",
@@ -549,6 +557,7 @@ CASES = [
     "other shape",
     "not finite",
     "other type",
+    "one vector",
     "sketches",
 ]
 

@@ -178,9 +178,9 @@ class StyleBranch(nn.Module):
         inputs: Channels of the picture.
         style_dim: Dimension of a style.
         side: Longer side of the picture.
-        per_level: Number of styles that are read off each level of the pyramid, the coarsest first. Where the finer
-            ones have none there is no pyramid.
+        per_level: Number of styles that are read off each level of the pyramid, the coarsest first.
         widths, blocks, reduction, resnet: Of the trunk.
+        pyramid: Whether there are finer levels than the last stage.
         head_width: Channels inside each map2style; as many as a style has numbers where 0.
         pooled: Side of the grids to which the features of all stages are averaged. Where it is not 0, styles are linear
             in these, over ``head_width`` numbers that they share, in place of the map2styles. Learns several times

@@ -108,7 +108,7 @@ class GradualEncoder(AbstractEncoder):
             config.all_blocks,
             config.reduction,
             resnet=config.trunk == "resnet",
-            pyramid=config.pyramid,
+            pyramid=config.pyramid and not config.pooled,
             head_width=config.head_width,
             pooled=config.pooled,
         )

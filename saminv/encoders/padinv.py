@@ -119,6 +119,8 @@ class PadInvEncoder(AbstractEncoder):
             config.widths,
             config.blocks,
             config.reduction,
+            # Paddings are read off its levels too.
+            pyramid=bool(config.paddings) or not config.pooled,
             head_width=config.head_width,
             pooled=config.pooled,
         )

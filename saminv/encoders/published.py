@@ -33,6 +33,8 @@ DIRECT = ("GradualStyleEncoder", "ResNetGradualStyleEncoder", "BackboneEncoder",
 """``encoder_type`` of pSp and of ReStyle on it: each head gives a style."""
 DELTAS = ("Encoder4Editing", "ProgressiveBackboneEncoder", "ResNetProgressiveBackboneEncoder")
 """``encoder_type`` of e4e and of ReStyle on it: heads after the first give differences from its style."""
+SINGLE = ("BackboneEncoderUsingLastLayerIntoW", "BackboneEncoderUsingLastLayerIntoWPlus")
+"""``encoder_type`` of pSp's own baselines, whose layers are others."""
 CARS = (192, 256)
 """Height and width at which the published encoders of cars look at pictures."""
 LEAST = 16
@@ -96,9 +98,14 @@ def gradual_layout(arrays: Arrays, settings: Mapping[str, Any]) -> Layout:
     """pSp, e4e or ReStyle; on IR-SE-50 or, where there is no ``input_layer``, on ResNet-34."""
     kind = settings.get("encoder_type")
     if kind not in (*DIRECT, *DELTAS):
+        known = ", ".join((*DIRECT, *DELTAS))
+        if kind in SINGLE:
+            raise CheckpointError(
+                f"An encoder of type {kind} reads all styles off one vector; those that load: {known}."
+            )
         raise CheckpointError(
             f"The arrays do not tell pSp's encoders from e4e's, and the settings say encoder_type={kind!r}. Known: "
-            f"{', '.join((*DIRECT, *DELTAS))}; pass encoder_type=... if the file does not say it."
+            f"{known}; pass encoder_type=... if the file does not say it."
         )
     resnet = "conv1.weight" in arrays
     blocks = RESNET_BLOCKS if resnet else IR_BLOCKS

@@ -96,6 +96,7 @@ class SAMEncoder(AbstractEncoder):
             max(config.image_size),
             levels,
             *sizes,
+            pyramid=not config.pooled,
             head_width=config.head_width,
             pooled=config.pooled,
         )
