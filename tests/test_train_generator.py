@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.testing import assert_close
 from toys import toy_stylegan2
 
 import saminv
@@ -22,7 +23,8 @@ from saminv import images
 from saminv._errors import CheckpointError, InputError, OutputError, RunError, TrainingError
 from saminv._lock import Lock
 from saminv.cli import main
-from saminv.metrics import get_set_metric
+from saminv.demo import sample_scenes
+from saminv.metrics import FID
 from saminv.train import (
     DemoScore,
     DifferentiableAugmentation,
@@ -39,6 +41,7 @@ from saminv.train._logs import keep_rows, read_rows
 from saminv.train.generator import find_training_precision, tiled
 from saminv.train.loop import MOST_LOST
 from saminv.train.pictures import PictureBatches
+from saminv.train.score import PlacedFeatures
 
 SIDE = 16
 
@@ -434,11 +437,11 @@ def test_r1_has_the_right_gradient_through_the_augmentation():
 # Score
 
 
-def test_the_score_is_the_demos_distance_between_sets(data):
+def test_the_score_is_a_distance_between_sets(data):
     """The one of all metrics, of the same pictures."""
     count = len(data)
     generator = toy_stylegan2(resolution=SIDE)
-    metric = get_set_metric("fid-demo")
+    metric = FID(PlacedFeatures())
     metric.update_reference(data.batch(range(count)))
     metric.update(generator.synthesis(generator.mapping(generator.sample_z(count, seed=0))))
     with pytest.warns(UserWarning, match="covariance is singular"):
@@ -450,12 +453,29 @@ def test_the_score_is_the_demos_distance_between_sets(data):
         DemoScore(data, 1)
 
 
+def test_features_of_a_score_tell_where_things_are():
+    extractor = PlacedFeatures()
+    scene = sample_scenes(1, 5).images
+    cells = extractor(scene).reshape(-1, 4, 4)
+    found = extractor.network.features((scene + 1).mul(127.5).round() / 127.5 - 1)[-1]
+    units = torch.nn.functional.normalize(found, dim=1)
+    side = units.shape[-1] // 4
+    assert_close(
+        cells[:, 1, 2], 2.5 * units[0, :, side : 2 * side, 2 * side : 3 * side].mean(dim=(1, 2)), atol=1e-4, rtol=0
+    )
+    assert extractor.length == cells.numel() and cells.square().sum(dim=0).max() <= 2.5**2
+    # A road above the sky has nearly the same mean over the picture.
+    moved = extractor(scene.flip(2)).reshape(-1, 4, 4) - cells
+    assert moved.square().mean() > 4 * moved.mean(dim=(1, 2)).square().mean()
+
+
 # Settings
 
 
 def test_usual_settings_follow_the_rules():
-    usual = training_for(64, 500)
-    assert usual.gamma == pytest.approx(2e-4 * 64**2 / usual.batch)
+    usual, large = training_for(64, 500), training_for(64, 500, "full")
+    assert usual.gamma == 1 and large.gamma == pytest.approx(2e-4 * 64**2 / large.batch)
+    assert training_for(256, 500).gamma == pytest.approx(2e-4 * 256**2 / 8)
     assert usual.augmentation is not None and training_for(64, 50_000).augmentation is None
     schedule = usual.schedule
     assert schedule.learning_rate == schedule.final_learning_rate == pytest.approx(0.0025 * 4 / 5)
@@ -464,7 +484,7 @@ def test_usual_settings_follow_the_rules():
     assert schedule.extra_betas == (0.0, pytest.approx(0.99 ** (16 / 17)))
     assert schedule.rate(0) == schedule.rate(10**6) == schedule.learning_rate
     assert training_for(64, 500, path_weight=0).schedule.learning_rate == pytest.approx(0.0025)
-    assert training_for(64, 500, batch=8).gamma == pytest.approx(2 * usual.gamma)
+    assert training_for(64, 500, "full", batch=16).gamma == pytest.approx(2 * large.gamma)
     assert training_for(64, 500, channels=20).network.channels(64) == 20
 
 
@@ -651,7 +671,7 @@ def test_a_training_may_be_made_longer(data, whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"gamma": 3.0}, "gamma was 0.0128, now 3.0"), ({"batch": 6}, "batch was 4, now 6"), ({"flip": False}, "flip")],
+    [({"gamma": 3.0}, "gamma was 1.0, now 3.0"), ({"batch": 6}, "batch was 4, now 6"), ({"flip": False}, "flip")],
 )
 def test_other_settings_are_refused(data, whole, changes, message):
     with pytest.raises(CheckpointError, match=message):
