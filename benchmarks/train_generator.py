@@ -113,7 +113,7 @@ def falling(scores: Sequence[float]) -> list[Record]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the benchmark."""
-    options = parse("train_generator", __doc__, argv, scenes=2000, steps=18750)
+    options = parse("train_generator", __doc__, argv, scenes=2000, steps=9375)
     place, records = train(options)
     speeds = [row["images_per_second"] for row in records if row["images_per_second"]]
     found = [
