@@ -10,7 +10,6 @@ from .._errors import InputError, MissingExtraError
 from .._plots import new_figure, save_figure
 from ._logs import read_rows
 from .loop import LOG, VALIDATION
-from .score import LABEL
 from .settings import LOG as GENERATOR_LOG
 from .settings import SCORES
 
@@ -62,7 +61,7 @@ def plot_generator(folder: str | Path, path: str | Path | None = None) -> Path:
         raise InputError(f"{folder} has no {SCORES} yet; train first.")
     left, right = figure.subplots(1, 2)
     left.plot([row["kimg"] for row in scores], [row["score"] for row in scores], marker="o", markersize=3)
-    left.set(xlabel="thousand images shown", ylabel=LABEL, ylim=(0, None))
+    left.set(xlabel="thousand images shown", ylabel="score (lower is better)", ylim=(0, None))
     for name, shown in (("loss", "generator"), ("critic", "discriminator")):
         rows = [row for row in losses if name in row]
         right.plot([row["kimg"] for row in rows], [row[name] for row in rows], label=shown)
