@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._errors import InputError
+from ._errors import InputError, WeightsError
 from ._open import open_generator
 from ._presets import PRESETS, Preset
 from ._recipe import Recipe
@@ -222,7 +222,12 @@ def metric_name(metric: str, generator: AbstractGenerator) -> str:
 
 def _suited_metric(metric: str | AbstractMetric, generator: AbstractGenerator) -> AbstractMetric:
     if isinstance(metric, str):
-        metric = get_metric(metric_name(metric, generator))
+        try:
+            metric = get_metric(metric_name(metric, generator))
+        except WeightsError as error:
+            if metric != "auto":
+                raise
+            raise WeightsError(f"{error} Or do without it: metric='mse' compares colours alone.") from error
     if not isinstance(metric, AbstractMetric):
         raise InputError(f"metric must be a name or a metric, not {type(metric).__name__}.")
     if metric.higher_is_better or not metric.spatial:

@@ -13,7 +13,16 @@ from PIL import Image
 from toys import toy_stylegan2
 
 import saminv
-from saminv import CheckpointError, GivenInvertibility, GivenRegions, InputError, Regions, Solution, Status
+from saminv import (
+    CheckpointError,
+    GivenInvertibility,
+    GivenRegions,
+    InputError,
+    Regions,
+    Solution,
+    Status,
+    WeightsError,
+)
 from saminv._arguments import make_recipe
 from saminv._recipe import DEFAULT_TAU, FAR_TAU
 from saminv.encoders import make_encoder
@@ -403,6 +412,17 @@ def test_rates_of_single_spaces(quick, pictures):
 
 def test_a_metric_may_be_an_object(quick, pictures):
     assert torch.equal(quick(pictures, metric=MSE()).image, quick(pictures).image)
+
+
+def test_without_the_file_of_the_usual_metric_another_one_is_named(generator, pictures, monkeypatch):
+    def lacking(name: str) -> None:
+        raise WeightsError(f"Could not fetch {name}.")
+
+    monkeypatch.setattr("saminv._arguments.get_metric", lacking)
+    with pytest.raises(WeightsError, match=r"fetch lpips-vgg.*do without it: metric='mse'"):
+        saminv.invert(pictures, generator=generator, steps=1)
+    with pytest.raises(WeightsError, match=r"fetch lpips-alex\.$"):
+        saminv.invert(pictures, generator=generator, metric="lpips-alex", steps=1)
 
 
 def test_a_start_in_other_spaces_keeps_the_styles(quick, pictures):
