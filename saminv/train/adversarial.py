@@ -68,10 +68,10 @@ class _Conv(nn.Module):
 class _Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, filtered: bool, clamp: float | None) -> None:
         super().__init__()
-        half = math.sqrt(0.5)
+        share = math.sqrt(0.5)
         self.first = _Conv(inputs, inputs, 3, clamp=clamp)
-        self.second = _Conv(inputs, outputs, 3, down=True, filtered=filtered, clamp=clamp, scale=half)
-        self.skip = _Conv(inputs, outputs, 1, down=True, activate=False, filtered=filtered, scale=half)
+        self.second = _Conv(inputs, outputs, 3, down=True, filtered=filtered, clamp=clamp, scale=share)
+        self.skip = _Conv(inputs, outputs, 1, down=True, activate=False, filtered=filtered, scale=share)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skip(x) + self.second(self.first(x))

@@ -18,14 +18,14 @@ from ..generators import AbstractGenerator
 from ..metrics.features import DEMO_SIDE, AbstractExtractor
 from ..metrics.sets import frechet_distance
 from ..metrics.statistics import FeatureStatistics
-from ..metrics.vision import VisionNet, load_vision
+from ..metrics.vision import FEATURE_EPS, VisionNet, load_vision
+from ..ops.lpips_head import unit_length
 from .pictures import Pictures
 
 LABEL = "Fréchet distance of demo-vision features on a grid (no FID)"
 GRID = 4
 SCALE = 10.0
 """Brings scores to the size of usual ones."""
-_LENGTH_EPS = 1e-6
 _BATCH = 32
 _LEAST = 2
 
@@ -53,8 +53,7 @@ class PlacedFeatures(AbstractExtractor):
 
     def vectors(self, levels: Tensor) -> Tensor:
         found = self.network.features(levels / 127.5 - 1)[-1]
-        lengths = found.square().sum(dim=1, keepdim=True).sqrt()
-        return SCALE / GRID * F.adaptive_avg_pool2d(found / (lengths + _LENGTH_EPS), GRID).flatten(1)
+        return SCALE / GRID * F.adaptive_avg_pool2d(unit_length(found, FEATURE_EPS), GRID).flatten(1)
 
 
 class DemoScore(nn.Module):
