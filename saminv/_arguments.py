@@ -276,7 +276,8 @@ def _descent(
     usual = {"F": DEFAULT_FEATURE_RATE} if options.whiten_features else {}
     usual["G"] = DEFAULT_WEIGHT_RATE
     usual |= _style_rate(spaces, options, DEFAULT_STEPS if near else steps, rate, rates or {})
-    adam = Adam(DEFAULT_RATE if rate is None else rate, {**usual, **_checked_rates(rates or {}, spaces)})
+    chosen = {**usual, **_checked_rates(rates or {}, spaces)}
+    adam = Adam(DEFAULT_RATE if rate is None else rate, chosen, principal=near)
     if isinstance(solver, AbstractSolver) or solver == "lbfgs":
         if rate is not None or rates:
             raise InputError(f"rate and rates are Adam's; solver={solver!r} has none of them.")

@@ -500,13 +500,14 @@ def test_styles_go_faster_alone_and_in_short_runs(spaces, settings, rates):
     assert found == pytest.approx({"W": 0.1, "W+": 0.1, "F": 1.0, **rates})
 
 
-def test_short_runs_from_an_encoder_go_no_faster():
+def test_runs_from_an_encoder_go_along_principal_axes_and_no_faster_if_short():
     settings = {"generator": toy_stylegan2(), "metric": "mse", "segmenter": "none", "steps": 50}
     network = {"widths": (4, 4, 4, 4), "blocks": (1, 1, 1, 1)}
     encoder = make_encoder("feature-style", settings["generator"], **network)
     for spaces, rate in ((["W+"], 0.2), (["W+", "F4"], 0.1)):
-        assert make_recipe(spaces, **settings).descent.rates["W+"] == 0.3
-        assert make_recipe(spaces, encoder=encoder, **settings).descent.rates["W+"] == rate
+        cold, warm = (make_recipe(spaces, **settings, **start).descent for start in ({}, {"encoder": encoder}))
+        assert cold.rates["W+"] == 0.3 and not cold.principal
+        assert warm.rates["W+"] == rate and warm.principal
 
 
 @pytest.mark.parametrize("solver", ["auto", "adam", "coarse-to-fine", "lbfgs", "adam-lbfgs", LBFGS(memory=3)])

@@ -22,10 +22,10 @@ from saminv.editing import (
     safe_strength,
     sefa_directions,
 )
-from saminv.editing.channels import style_layers
 from saminv.editing.mix import render_latents
 from saminv.editing.safe import SAMPLES
 from saminv.editing.strips import draw_frames, draw_samples, sample_solution
+from saminv.generators import style_layers
 from saminv.sites import Replace
 from saminv.spaces import make_space, resolve_spaces
 from saminv.spaces._base import SpaceOptions

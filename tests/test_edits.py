@@ -14,13 +14,12 @@ import saminv
 from saminv import InputError, OutputError, Solution, images
 from saminv.editing import Bounds, LinearDirection, resolve_direction, safe_strength, sefa_directions
 from saminv.editing.apply import edit_at
-from saminv.editing.channels import style_layers
 from saminv.editing.editability import editability
 from saminv.editing.edits import applied_edit
 from saminv.editing.references import caption, signed
 from saminv.editing.strips import draw_frames, draw_samples, draw_strip, sample_solution
 from saminv.editing.within import FROZEN_FROM, freeze, frozen_sites, widened
-from saminv.generators import StyleGAN2
+from saminv.generators import StyleGAN2, style_layers
 from saminv.metrics.pixel import MSE, PSNR
 from saminv.optim import Adam, solve
 from saminv.segment import SEGMENTERS, AbstractSegmenter, Segments

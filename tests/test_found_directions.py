@@ -31,11 +31,11 @@ from saminv.editing import (
 )
 from saminv.editing._samples import sample_codes, scored, spread_along
 from saminv.editing.change import Change, parse_slots
-from saminv.editing.channels import channel_deviation, pulled_back, shifted, style_layers
+from saminv.editing.channels import channel_deviation, pulled_back, shifted
 from saminv.editing.ganspace import IncrementalPCA
 from saminv.editing.regression import regress
 from saminv.editing.sets import directions_folder
-from saminv.generators import StyleGAN2
+from saminv.generators import StyleGAN2, style_layers
 
 
 @pytest.fixture(scope="module")

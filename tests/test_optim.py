@@ -469,11 +469,12 @@ def test_adam_is_the_adam_of_torch(precise, names, rates):
             assert (solution.latents[space][key] - tensor).abs().max() < 1e-10, f"{space}/{key}"
 
 
-def test_preconditioned_steps_are_adam_in_whitened_coordinates(precise):
+@pytest.mark.parametrize("principal", [False, True])
+def test_preconditioned_steps_are_adam_in_whitened_coordinates(precise, principal):
     """w = B u: Adam on u, mapped back; and features in units of their channels."""
     problem = toy_problem(precise, ["W+", "F4"], objective=Objective(MSE()))
-    solution = solve(problem, Adam(rate=0.05, schedule=CONSTANT), max_steps=5)
-    basis = precise.statistics().factor_w
+    solution = solve(problem, Adam(rate=0.05, schedule=CONSTANT, principal=principal), max_steps=5)
+    basis = precise.style_axes() if principal else precise.statistics().factor_w
     start = problem.start()
     u = torch.linalg.solve(basis, start["W+"]["w"].transpose(1, 2)).transpose(1, 2).contiguous()
     unit = precise.feature_deviation("F4")[:, None, None]

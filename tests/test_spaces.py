@@ -11,8 +11,8 @@ from helpers import assert_close, relative_difference
 from toys import LinearGenerator, halves, perturbed, toy_problem, toy_stylegan2
 
 from saminv import InputError, Regions, Status
-from saminv.editing import render_edit
-from saminv.generators import LatentStatistics
+from saminv.editing import render_edit, sefa_directions
+from saminv.generators import LatentStatistics, style_matrix
 from saminv.generators._base import gaussianise
 from saminv.metrics.pixel import MSE
 from saminv.optim import Adam, BestSoFar, Objective, PlateauStop, solve
@@ -393,6 +393,25 @@ def test_whitened_styles_have_unit_covariance(precise):
     w = precise.mapping(precise.sample_z(5000, seed=0))[:, 0]
     covariance = torch.cov(w.t()) + 1e-8 * torch.eye(len(factor))
     assert_close(factor @ factor.t(), covariance + floor_of(covariance), 1e-9)
+
+
+def test_principal_styles_are_whitened_along_the_axes_of_the_layers(precise):
+    like = {"w": torch.zeros(1, dtype=torch.float64)}
+    basis = make_space("W+", precise, SpaceOptions()).step_basis(precise, like, principal=True)["w"]
+    factor = precise.statistics().factor_w
+    assert_close(basis @ basis.t(), factor @ factor.t(), 1e-9)
+    found = style_matrix(precise, range(precise.num_styles)) @ basis
+    reactions = found.t() @ found
+    squares = reactions.diagonal()
+    assert_close(reactions, torch.diag(squares), 1e-9 * float(squares.max()))
+    assert torch.equal(squares.sort().values, squares) and squares[-1] > 2 * squares[0]
+    first = sefa_directions(precise, 1, normalise=False, whiten=True).directions["0"].styles[0].double()
+    assert_close(first, basis[:, -1] * (first @ basis[:, -1]).sign(), 1e-5)
+
+
+def test_styles_that_no_layer_reads_linearly_are_whitened_alone():
+    linear = LinearGenerator()
+    assert torch.equal(linear.style_axes(), linear.statistics().factor_w)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -26,10 +26,10 @@ from saminv.editing import (
     find_direction,
     text_directions,
 )
-from saminv.editing.channels import channel_deviation, style_layers
+from saminv.editing.channels import channel_deviation
 from saminv.editing.strips import sample_solution
 from saminv.editing.text import text_change
-from saminv.generators import StyleGAN2, save_generator
+from saminv.generators import StyleGAN2, save_generator, style_layers
 
 COLOURS = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0)}
 

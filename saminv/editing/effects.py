@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from .._errors import CheckpointError, InputError
 from .._files import atomic_write, ensure_folder
-from ..generators import AbstractGenerator
+from ..generators import AbstractGenerator, StyleLayer, style_layers
 from ._samples import check_count, sample_codes
-from .channels import StyleLayer, channel_deviation, shifted, style_layers
+from .channels import channel_deviation, shifted
 from .sets import directions_folder
 
 IMAGES, STEP = 100, 5.0

@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._errors import InputError
-from ..generators import AbstractGenerator
+from ..generators import AbstractGenerator, style_matrix
 from ._samples import check_count, fixed_signs, spread_along
 from .change import LinearDirection, check_slots
-from .channels import style_layers
 from .sets import DirectionSet
 
 COUNT = 20
@@ -61,7 +59,7 @@ def sefa_directions(
         InputError: If the generator has no such layers, or a slot does not exist or has none.
     """
     slots = list(range(generator.num_styles)) if layers is None else check_slots(layers, generator.num_styles)
-    stacked = _matrices(generator, slots)
+    stacked = style_matrix(generator, slots)
     factor = generator.style_factor(label).to(stacked)
     # The styles of one label are random in these.
     varies = factor.any(dim=1)
@@ -91,20 +89,6 @@ def sefa_directions(
         values,
         {"normalise": normalise, "whiten": whiten},
     )
-
-
-def _matrices(generator: AbstractGenerator, slots: Sequence[int]) -> Tensor:
-    """The matrices of the layers that count, on top of each other: `[C, D]`, float64."""
-    matrices = []
-    found = style_layers(generator)
-    for slot in slots:
-        reading = [layer for layer in found if layer.slot == slot]
-        chosen = [layer for layer in reading if not layer.paints] or reading
-        matrices += [layer.matrix.double() for layer in chosen]
-    if not matrices:
-        read = ", ".join(str(slot) for slot in sorted({layer.slot for layer in found}))
-        raise InputError(f"No layer reads the style slots {list(slots)}; those that are read: {read}.")
-    return torch.cat(matrices)
 
 
 def _strongest(matrix: Tensor) -> tuple[Tensor, Tensor]:

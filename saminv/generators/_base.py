@@ -20,6 +20,7 @@ from .._registry import Registry
 from .._types import Features
 from ..ops import using
 from ..sites import Site, Tap, Taps
+from ._style_layers import find_style_layers, stacked
 
 GENERATORS: Registry[Callable[..., AbstractGenerator]] = Registry("generator")
 """Generators by name, as functions that open them."""
@@ -42,6 +43,11 @@ def check_noise(noise: str) -> None:
     """Raise ``InputError`` for a noise mode that there is not."""
     if noise not in NOISE_MODES:
         raise InputError(f"noise must be one of {', '.join(NOISE_MODES)}; got {noise!r}.")
+
+
+def _label_key(label: Tensor | int | None) -> tuple[float, ...] | None:
+    """What tells a label from others."""
+    return None if label is None else tuple(torch.as_tensor(label).flatten().tolist())
 
 
 def gaussianise(w: Tensor) -> Tensor:
@@ -142,6 +148,7 @@ class AbstractGenerator(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._statistics: dict[tuple[object, ...], LatentStatistics] = {}
+        self._style_axes: dict[tuple[object, ...], Tensor] = {}
         self._feature_deviation: dict[str, Tensor] = {}
         self._padding_deviation: dict[str, Tensor] = {}
         self._fingerprint: str | None = None
@@ -264,7 +271,7 @@ class AbstractGenerator(nn.Module, ABC):
     @torch.no_grad()
     def statistics(self, label: Tensor | int | None = None, samples: int = STATISTICS_SAMPLES) -> LatentStatistics:
         """Moments of w for a label, from ``samples`` random mappings; computed once per label."""
-        key = (None if label is None else tuple(torch.as_tensor(label).flatten().tolist()), samples)
+        key = (_label_key(label), samples)
         if key not in self._statistics:
             z = self.sample_z(samples, seed=0)
             w = torch.cat([self.mapping(part, label)[:, 0] for part in z.split(500)])
@@ -278,6 +285,23 @@ class AbstractGenerator(nn.Module, ABC):
     def style_factor(self, label: Tensor | int | None = None) -> Tensor:
         """A factor of the covariance of a random style for a label, `[D, D]`, float64."""
         return self.statistics(label).factor_w
+
+    @torch.no_grad()
+    def style_axes(self, label: Tensor | int | None = None) -> Tensor:
+        """A factor of the covariance of w for a label, as ``factor_w`` is, along principal axes: `[D, D]`, float64.
+
+        Its columns are equally likely steps, and are orthogonal in what the style layers make of them: the last column
+        changes their input most. They are the whitened directions of SeFa (Shen and Zhou, 2021, arXiv 2007.06600, Eq.
+        4 to 6). Where no layer reads styles linearly it is ``factor_w``. Computed once per label.
+        """
+        key = (_label_key(label),)
+        if key not in self._style_axes:
+            factor, layers = self.statistics(label).factor_w, find_style_layers(self)
+            if layers:
+                changes = stacked(layers, range(self.num_styles)).to(factor) @ factor
+                factor = factor @ torch.linalg.eigh(changes.t() @ changes).eigenvectors
+            self._style_axes[key] = factor
+        return self._style_axes[key]
 
     def class_deviation(self) -> Tensor:
         """Standard deviation of the class embeddings over the classes `[E]`, where there is a site of them."""

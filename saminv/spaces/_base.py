@@ -146,8 +146,11 @@ class AbstractSpace(ABC):
         """Factor on the learning rate of each tensor, broadcastable to it."""
         return {}
 
-    def step_basis(self, generator: AbstractGenerator, value: Value) -> Value:
-        """Basis `[D, D]` (as columns) of the last axis of each tensor in which a solver had better take its steps."""
+    def step_basis(self, generator: AbstractGenerator, value: Value, principal: bool = False) -> Value:
+        """Basis `[D, D]` (as columns) of the last axis of each tensor in which a solver had better take its steps.
+
+        ``principal`` asks for the basis along whose columns the generator reacts least and most, where there is one.
+        """
         return {}
 
     def _warm(self, warm: Latents | None, like: Value) -> Value:

@@ -49,9 +49,11 @@ class WPlusSpace(AbstractStyleSpace):
         prior = gaussian_prior(styles, generator.statistics(label), formulation)
         return {"prior": prior.to(styles.dtype), "deviation": deviation(styles, formulation)}
 
-    def step_basis(self, generator: AbstractGenerator, value: Value) -> Value:
+    def step_basis(self, generator: AbstractGenerator, value: Value, principal: bool = False) -> Value:
         """Whitened coordinates: steps of one size are equally likely in all directions."""
-        return {"w": generator.statistics(self.options.label).factor_w.to(value["w"])}
+        label = self.options.label
+        basis = generator.style_axes(label) if principal else generator.statistics(label).factor_w
+        return {"w": basis.to(value["w"])}
 
 
 @SPACES.register("W")
