@@ -552,8 +552,10 @@ def test_ablations_change_what_they_are_called_by():
 
 
 def test_a_training_of_another_length_keeps_its_proportions():
-    training = train_encoders.TRAININGS["feature-style"].training(saminv.load_generator("demo"), 30)
-    assert (training.steps, training.regression) == (30, 15)
+    demo = train_encoders.TRAININGS["feature-style"]
+    usual, short = (demo.training(saminv.load_generator("demo"), steps) for steps in (None, 45))
+    assert (usual.steps, usual.regression) == (4500, 1000)
+    assert (short.steps, short.regression) == (45, 10)
 
 
 def test_without_its_feature_branch_the_encoder_gives_styles_alone(generator, pictures):
